@@ -1,1 +1,189 @@
-//! placeholder
+//! Control messages inside sealed frames.
+
+use crate::codec::{Put, Reader, WireError};
+use crate::limits;
+
+/// Longest part of an enrolment answer in one frame: with its header it stays below a relay payload.
+pub const ENROL_PART: usize = 32 * 1024;
+/// Longest enrolment answer: a roster and the secrets before it.
+pub const ENROL_ANSWER: usize = limits::ROSTER + 1024;
+/// Longest text of a refusal.
+pub const REFUSAL_TEXT: usize = 200;
+
+/// A message between the two ends of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control<'a> {
+    /// Says that the sender is alive, in answer to data that needed no answer.
+    Keepalive,
+    /// Asks for a [`Control::Pong`] with the same id.
+    Ping(u64),
+    /// Answers a [`Control::Ping`].
+    Pong(u64),
+    /// Says that the sender forgets this session.
+    Close,
+    /// A joining node asks for membership; its keys are those of the handshake.
+    EnrolRequest {
+        /// The name it wants; empty takes the name of the invitation.
+        name: &'a str,
+    },
+    /// A part of the answer that admits the node; parts come in order.
+    EnrolPart {
+        /// Bytes of the whole answer.
+        total: u32,
+        /// Where this part begins.
+        offset: u32,
+        /// The part.
+        bytes: &'a [u8],
+    },
+    /// The coordinator refuses to admit.
+    EnrolRefused {
+        /// Why.
+        refusal: Refusal,
+        /// The same for people.
+        text: &'a str,
+    },
+}
+
+/// Why a coordinator refuses to admit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// The invitation's time is over.
+    Expired,
+    /// The invitation has admitted as many nodes as it may.
+    Used,
+    /// Another member has the name.
+    NameTaken,
+    /// The network has no free address or place.
+    Full,
+    /// The coordinator could not store the admission.
+    Storage,
+    /// The request is malformed.
+    Malformed,
+}
+
+impl Refusal {
+    const ALL: [(Self, u8); 6] = [
+        (Self::Expired, 1),
+        (Self::Used, 2),
+        (Self::NameTaken, 3),
+        (Self::Full, 4),
+        (Self::Storage, 5),
+        (Self::Malformed, 6),
+    ];
+
+    fn to_byte(self) -> u8 {
+        Self::ALL.iter().find(|(refusal, _)| *refusal == self).map_or(0, |(_, byte)| *byte)
+    }
+
+    fn from_byte(byte: u8) -> Result<Self, WireError> {
+        Self::ALL
+            .iter()
+            .find(|(_, known)| *known == byte)
+            .map(|(refusal, _)| *refusal)
+            .ok_or(WireError::Invalid("refusal"))
+    }
+}
+
+impl<'a> Control<'a> {
+    /// Returns the message's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Keepalive => out.put_u8(0x00),
+            Self::Ping(id) => {
+                out.put_u8(0x01);
+                out.put_u64(*id);
+            }
+            Self::Pong(id) => {
+                out.put_u8(0x02);
+                out.put_u64(*id);
+            }
+            Self::Close => out.put_u8(0x03),
+            Self::EnrolRequest { name } => {
+                out.put_u8(0x10);
+                out.put_bytes8(name.as_bytes());
+            }
+            Self::EnrolPart { total, offset, bytes } => {
+                out.put_u8(0x11);
+                out.put_u32(*total);
+                out.put_u32(*offset);
+                out.put_bytes16(bytes);
+            }
+            Self::EnrolRefused { refusal, text } => {
+                out.put_u8(0x12);
+                out.put_u8(refusal.to_byte());
+                out.put_bytes8(text.as_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads one message.
+    ///
+    /// # Errors
+    /// [`WireError`] for any other layout.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8()? {
+            0x00 => Self::Keepalive,
+            0x01 => Self::Ping(reader.u64()?),
+            0x02 => Self::Pong(reader.u64()?),
+            0x03 => Self::Close,
+            0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME, "name")? },
+            0x11 => Self::EnrolPart {
+                total: reader.u32()?,
+                offset: reader.u32()?,
+                bytes: reader.bytes16(ENROL_PART, "enrolment part")?,
+            },
+            0x12 => Self::EnrolRefused {
+                refusal: Refusal::from_byte(reader.u8()?)?,
+                text: reader.text8(REFUSAL_TEXT, "refusal text")?,
+            },
+            _ => return Err(WireError::Invalid("control type")),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples() -> Vec<(Control<'static>, &'static [u8])> {
+        vec![
+            (Control::Keepalive, &[0]),
+            (Control::Ping(1), &[1, 1, 0, 0, 0, 0, 0, 0, 0]),
+            (Control::Pong(2), &[2, 2, 0, 0, 0, 0, 0, 0, 0]),
+            (Control::Close, &[3]),
+            (Control::EnrolRequest { name: "pi" }, &[0x10, 2, b'p', b'i']),
+            (
+                Control::EnrolPart { total: 9, offset: 7, bytes: &[5, 6] },
+                &[0x11, 9, 0, 0, 0, 7, 0, 0, 0, 2, 0, 5, 6],
+            ),
+            (Control::EnrolRefused { refusal: Refusal::Used, text: "no" }, &[0x12, 2, 2, b'n', b'o']),
+        ]
+    }
+
+    #[test]
+    fn messages_have_the_documented_bytes() {
+        for (message, bytes) in samples() {
+            assert_eq!(message.encode(), bytes);
+            assert_eq!(Control::parse(bytes), Ok(message));
+        }
+    }
+
+    #[test]
+    fn cut_extended_and_unknown_messages_are_refused() {
+        for (_, bytes) in samples() {
+            for length in 0..bytes.len() {
+                assert!(Control::parse(&bytes[..length]).is_err());
+            }
+            let longer = [bytes, &[0]].concat();
+            assert_eq!(Control::parse(&longer), Err(WireError::Trailing));
+        }
+        assert_eq!(Control::parse(&[0xff]), Err(WireError::Invalid("control type")));
+        assert_eq!(Control::parse(&[0x12, 99, 0]), Err(WireError::Invalid("refusal")));
+    }
+}
