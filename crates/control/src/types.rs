@@ -1,0 +1,14 @@
+//! Requests, answers and events.
+
+mod event;
+mod request;
+mod status;
+
+pub use event::{Event, EventKind, NoticeLevel};
+pub use request::{
+    DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, UpAnswer, UpRequest, Version,
+};
+pub use status::{
+    Counters, CryptoStatus, Mode, NetworkStatus, NodeState, NodeStatus, PathKind, PeerState, PeerStatus,
+    Peers, Readiness, RelayState, RelayStatus, Role, SessionStatus, Status,
+};
