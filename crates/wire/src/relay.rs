@@ -1,1 +1,647 @@
-//! placeholder
+//! Messages between a relay and its clients: one per WebSocket binary message.
+//!
+//! ```text
+//! relay  -> 01 SERVER_HELLO  version 1 | relay id 32 | challenge 32 | binding 1 | max payload u32 | max roster u32
+//! client -> 02 CLIENT_AUTH   version 1 | role 1 | net id 32 | keys 2624 | admission u16+n | signature 4691
+//! relay  -> 03 WELCOME       connection id 16 | observed ip 16 (IPv4 mapped), port u16 | heartbeat s u16
+//!                            | handles u32 | bytes per second u64
+//! client -> 04 BIND          node id 32
+//! relay  -> 05 BOUND         node id 32 | handle u32 | present 1
+//! client -> 06 UNBIND        handle u32
+//! relay  -> 07 PEER_GONE     handle u32
+//! relay  -> 08 PEER_PRESENT  handle u32
+//! both   -> 09 PING          8 bytes                          0a PONG  the same 8 bytes
+//! relay  -> 0b HEALTH        text u8+n (empty: healthy again)
+//! relay  -> 0c RESTARTING    min ms u32 | max ms u32
+//! relay  -> 0d ERROR         code u16 | text u8+n
+//! client -> 0e ROSTER_PUT    version u64 | blob               0f ROSTER  the same, from the relay
+//! client -> 10 SEND          handle u32 | payload             12 RECV        the same, from the relay
+//! client -> 11 SEND_BATCH    handle u32 | segment u16 | payload   13 RECV_BATCH  the same, from the relay
+//! ```
+//! A batch is a payload of frames that are `segment` bytes long each; the last one may be shorter. A handle is valid
+//! within one connection only. A relay never sends RECV for a handle that it has not announced by BOUND before.
+//! Between CLIENT_AUTH and WELCOME the client sends nothing.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use crate::codec::{Put, Reader, WireError};
+use crate::limits::{PUBLIC_IDENTITY, RELAY_PAYLOAD, ROSTER, SIGNATURE};
+use crate::{NetId, NodeId};
+
+/// The protocol version in SERVER_HELLO and CLIENT_AUTH.
+pub const VERSION: u8 = 1;
+/// Label of the TLS exporter (RFC 8446, section 7.5) that binds an authentication to its connection; no context, 32 bytes.
+pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-ShadowMesh-Relay-Auth";
+/// Bytes before the payload of SEND and RECV.
+pub const DATA_HEADER: usize = 5;
+/// Bytes before the payload of SEND_BATCH and RECV_BATCH.
+pub const BATCH_HEADER: usize = 7;
+/// Longest SEND_BATCH, and with it the longest message of a Member or Guest once it is welcome.
+pub const DATA_MESSAGE: usize = BATCH_HEADER + RELAY_PAYLOAD;
+/// Longest sealed roster.
+pub const ROSTER_BLOB: usize = ROSTER + 4096;
+/// Longest ROSTER_PUT and ROSTER.
+pub const ROSTER_MESSAGE: usize = 9 + ROSTER_BLOB;
+/// Longest proof of membership.
+pub const ADMISSION: usize = 16 * 1024;
+/// Longest CLIENT_AUTH, and with it the longest message of a client that is not welcome yet.
+pub const AUTH_MESSAGE: usize = 3 + 32 + PUBLIC_IDENTITY + 2 + ADMISSION + SIGNATURE;
+/// Longest text of HEALTH and ERROR in bytes.
+pub const TEXT: usize = 200;
+/// Bytes of what a client hashes and signs, see [`auth_input`].
+pub const AUTH_INPUT: usize = 32 + 32 + 32 + 1 + 32 + 64;
+
+/// As what a client speaks for a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// A node with a proof that the network's roster lists it.
+    Member,
+    /// The holder of the network's root keys: its mailbox.
+    Root,
+    /// A node that wants to enrol: it may talk to the mailbox only.
+    Guest,
+}
+
+/// What binds the client's signature to this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Binding {
+    /// The TLS exporter with [`EXPORTER_LABEL`].
+    Exporter,
+}
+
+/// The relay's first message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerHello {
+    /// SHA-256 of the relay's SubjectPublicKeyInfo.
+    pub relay_id: [u8; 32],
+    /// Fresh random bytes that the client signs.
+    pub challenge: [u8; 32],
+    /// What else the client signs.
+    pub binding: Binding,
+    /// Longest payload of SEND in bytes.
+    pub max_payload: u32,
+    /// Longest blob of ROSTER_PUT in bytes.
+    pub max_roster: u32,
+}
+
+/// The client's proof of who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAuth<'a> {
+    /// As what it speaks.
+    pub role: Role,
+    /// For which network.
+    pub net: NetId,
+    /// Its composite public keys; the root's for [`Role::Root`].
+    pub keys: &'a [u8; PUBLIC_IDENTITY],
+    /// Proof of membership; empty for [`Role::Root`] and [`Role::Guest`].
+    pub admission: &'a [u8],
+    /// Composite signature over SHA-512 of [`auth_input`].
+    pub signature: &'a [u8; SIGNATURE],
+}
+
+/// The relay's answer to a good CLIENT_AUTH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcome {
+    /// Names the connection in the relay's log.
+    pub connection: [u8; 16],
+    /// The client's address as the relay sees it.
+    pub observed: SocketAddr,
+    /// Seconds of silence after which either side sends a PING; after three such spans the connection is dead.
+    pub heartbeat: u16,
+    /// Most handles at a time.
+    pub handles: u32,
+    /// Bytes per second that the relay takes from this client; 0 means no limit.
+    pub rate: u64,
+}
+
+/// A handle for a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    /// The node, or the network's mailbox.
+    pub node: NodeId,
+    /// Its number in SEND and RECV.
+    pub handle: u32,
+    /// Whether it is connected to this relay.
+    pub present: bool,
+}
+
+/// A sealed roster that the relay keeps for the members of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RosterBlob<'a> {
+    /// Grows with every edition.
+    pub version: u64,
+    /// Opaque to the relay.
+    pub blob: &'a [u8],
+}
+
+/// Frames to or from one node: the content of SEND, SEND_BATCH, RECV and RECV_BATCH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Data<'a> {
+    /// The other node.
+    pub handle: u32,
+    /// Length of every frame but the last; `None` when the payload is a single frame.
+    pub segment: Option<u16>,
+    /// One to 65,536 bytes.
+    pub payload: &'a [u8],
+}
+
+/// Which way a data message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// SEND: from a client.
+    Send,
+    /// RECV: from the relay.
+    Recv,
+}
+
+/// What an ERROR is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorCode {
+    /// The client speaks a version that the relay does not. Ends the connection.
+    Version,
+    /// A message could not be read. Ends the connection.
+    BadMessage,
+    /// The signature does not verify. Ends the connection.
+    BadSignature,
+    /// The proof of membership does not hold. Ends the connection.
+    NotAdmitted,
+    /// This relay serves other networks only. Ends the connection.
+    NetworkNotServed,
+    /// A newer connection took over the same id. Ends the connection.
+    Replaced,
+    /// Control messages were dropped because the client reads too slowly.
+    ControlOverflow,
+    /// The client has as many handles as it may have.
+    TooManyHandles,
+    /// The client may not reach that node.
+    NotPermitted,
+    /// A message or blob is above its limit. Ends the connection.
+    TooLarge,
+    /// The relay, or this network on it, has too many clients. Ends the connection.
+    Busy,
+    /// The relay holds a newer roster.
+    StaleRoster,
+    /// The relay has no room for another roster.
+    RosterNotKept,
+    /// A code of a later version.
+    Other(u16),
+}
+
+/// A message from a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientMessage<'a> {
+    /// CLIENT_AUTH.
+    Auth(ClientAuth<'a>),
+    /// BIND.
+    Bind(NodeId),
+    /// UNBIND.
+    Unbind(u32),
+    /// PING.
+    Ping([u8; 8]),
+    /// PONG.
+    Pong([u8; 8]),
+    /// ROSTER_PUT.
+    RosterPut(RosterBlob<'a>),
+    /// SEND or SEND_BATCH.
+    Send(Data<'a>),
+}
+
+/// A message from a relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RelayMessage<'a> {
+    /// SERVER_HELLO.
+    Hello(ServerHello),
+    /// WELCOME.
+    Welcome(Welcome),
+    /// BOUND.
+    Bound(Bound),
+    /// PEER_GONE.
+    PeerGone(u32),
+    /// PEER_PRESENT.
+    PeerPresent(u32),
+    /// PING.
+    Ping([u8; 8]),
+    /// PONG.
+    Pong([u8; 8]),
+    /// HEALTH.
+    Health(&'a str),
+    /// RESTARTING: reconnect after a random time between the two, in milliseconds.
+    Restarting {
+        /// Shortest wait.
+        min_ms: u32,
+        /// Longest wait, at least the shortest.
+        max_ms: u32,
+    },
+    /// ERROR.
+    Error {
+        /// Stable meaning.
+        code: ErrorCode,
+        /// For people.
+        text: &'a str,
+    },
+    /// ROSTER.
+    Roster(RosterBlob<'a>),
+    /// RECV or RECV_BATCH.
+    Recv(Data<'a>),
+}
+
+/// Returns the bytes whose SHA-512 a client signs: relay id, challenge, exporter, role, network, hash of the admission.
+///
+/// `admission_hash` is the SHA-512 of the admission bytes, also when these are empty.
+#[must_use]
+pub fn auth_input(
+    hello: &ServerHello,
+    exporter: &[u8; 32],
+    role: Role,
+    net: NetId,
+    admission_hash: &[u8; 64],
+) -> [u8; AUTH_INPUT] {
+    let mut out = Vec::with_capacity(AUTH_INPUT);
+    out.put(&hello.relay_id);
+    out.put(&hello.challenge);
+    out.put(exporter);
+    out.put_u8(role.to_byte());
+    out.put(&net.0);
+    out.put(admission_hash);
+    out.try_into().expect("the fields above add up to AUTH_INPUT")
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Reads one message; views borrow from `bytes`, nothing is allocated.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no message that a client may send.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8()? {
+            CLIENT_AUTH => Self::Auth(ClientAuth::read(&mut reader)?),
+            BIND => Self::Bind(NodeId(reader.array()?)),
+            UNBIND => Self::Unbind(reader.u32()?),
+            PING => Self::Ping(reader.array()?),
+            PONG => Self::Pong(reader.array()?),
+            ROSTER_PUT => Self::RosterPut(RosterBlob::read(&mut reader)?),
+            SEND => Self::Send(Data::read(&mut reader, false)?),
+            SEND_BATCH => Self::Send(Data::read(&mut reader, true)?),
+            _ => return Err(WireError::Invalid("relay message type")),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+
+    /// Returns the bytes of the message. Fields above their limits are a bug of the caller and panic.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Auth(auth) => auth.write(&mut out),
+            Self::Bind(node) => {
+                out.put_u8(BIND);
+                out.put(&node.0);
+            }
+            Self::Unbind(handle) => put_handle(&mut out, UNBIND, *handle),
+            Self::Ping(token) => put_token(&mut out, PING, *token),
+            Self::Pong(token) => put_token(&mut out, PONG, *token),
+            Self::RosterPut(roster) => roster.write(&mut out, ROSTER_PUT),
+            Self::Send(data) => data.write(&mut out, Direction::Send),
+        }
+        out
+    }
+}
+
+impl<'a> RelayMessage<'a> {
+    /// Reads one message; views borrow from `bytes`, nothing is allocated.
+    ///
+    /// # Errors
+    /// [`WireError`] when the bytes are no message that a relay may send.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let message = match reader.u8()? {
+            SERVER_HELLO => Self::Hello(ServerHello::read(&mut reader)?),
+            WELCOME => Self::Welcome(Welcome::read(&mut reader)?),
+            BOUND => Self::Bound(Bound {
+                node: NodeId(reader.array()?),
+                handle: reader.u32()?,
+                present: read_bool(&mut reader, "presence")?,
+            }),
+            PEER_GONE => Self::PeerGone(reader.u32()?),
+            PEER_PRESENT => Self::PeerPresent(reader.u32()?),
+            PING => Self::Ping(reader.array()?),
+            PONG => Self::Pong(reader.array()?),
+            HEALTH => Self::Health(reader.text8(TEXT, "health text")?),
+            RESTARTING => {
+                let (min_ms, max_ms) = (reader.u32()?, reader.u32()?);
+                if min_ms > max_ms {
+                    return Err(WireError::Invalid("restart delay"));
+                }
+                Self::Restarting { min_ms, max_ms }
+            }
+            ERROR => Self::Error {
+                code: ErrorCode::from_u16(reader.u16()?),
+                text: reader.text8(TEXT, "error text")?,
+            },
+            ROSTER_PUSH => Self::Roster(RosterBlob::read(&mut reader)?),
+            RECV => Self::Recv(Data::read(&mut reader, false)?),
+            RECV_BATCH => Self::Recv(Data::read(&mut reader, true)?),
+            _ => return Err(WireError::Invalid("relay message type")),
+        };
+        reader.finish()?;
+        Ok(message)
+    }
+
+    /// Returns the bytes of the message. Fields above their limits are a bug of the caller and panic.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Hello(hello) => hello.write(&mut out),
+            Self::Welcome(welcome) => welcome.write(&mut out),
+            Self::Bound(bound) => {
+                out.put_u8(BOUND);
+                out.put(&bound.node.0);
+                out.put_u32(bound.handle);
+                out.put_u8(u8::from(bound.present));
+            }
+            Self::PeerGone(handle) => put_handle(&mut out, PEER_GONE, *handle),
+            Self::PeerPresent(handle) => put_handle(&mut out, PEER_PRESENT, *handle),
+            Self::Ping(token) => put_token(&mut out, PING, *token),
+            Self::Pong(token) => put_token(&mut out, PONG, *token),
+            Self::Health(text) => {
+                out.put_u8(HEALTH);
+                put_text(&mut out, text);
+            }
+            Self::Restarting { min_ms, max_ms } => {
+                out.put_u8(RESTARTING);
+                out.put_u32(*min_ms);
+                out.put_u32(*max_ms);
+            }
+            Self::Error { code, text } => {
+                out.put_u8(ERROR);
+                out.put_u16(code.to_u16());
+                put_text(&mut out, text);
+            }
+            Self::Roster(roster) => roster.write(&mut out, ROSTER_PUSH),
+            Self::Recv(data) => data.write(&mut out, Direction::Recv),
+        }
+        out
+    }
+}
+
+impl<'a> Data<'a> {
+    /// Returns the frames in order.
+    pub fn frames(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let size = self.segment.map_or(self.payload.len(), usize::from);
+        self.payload.chunks(size.max(1))
+    }
+
+    /// Returns how many bytes stand before the payload.
+    #[must_use]
+    pub const fn header_len(&self) -> usize {
+        if self.segment.is_some() { BATCH_HEADER } else { DATA_HEADER }
+    }
+
+    /// Appends the whole message.
+    pub fn write(&self, out: &mut impl Put, direction: Direction) {
+        out.put_u8(match (direction, self.segment.is_some()) {
+            (Direction::Send, false) => SEND,
+            (Direction::Send, true) => SEND_BATCH,
+            (Direction::Recv, false) => RECV,
+            (Direction::Recv, true) => RECV_BATCH,
+        });
+        out.put_u32(self.handle);
+        if let Some(segment) = self.segment {
+            out.put_u16(segment);
+        }
+        out.put(self.payload);
+    }
+
+    fn read(reader: &mut Reader<'a>, batch: bool) -> Result<Self, WireError> {
+        let handle = reader.u32()?;
+        let segment = if batch { Some(reader.u16()?) } else { None };
+        if segment == Some(0) {
+            return Err(WireError::Invalid("segment size"));
+        }
+        let payload = reader.rest();
+        if payload.is_empty() {
+            return Err(WireError::Truncated);
+        }
+        if payload.len() > RELAY_PAYLOAD {
+            return Err(WireError::TooLong("relay payload"));
+        }
+        Ok(Self { handle, segment, payload })
+    }
+}
+
+impl Role {
+    /// Returns the byte that stands for the role.
+    #[must_use]
+    pub const fn to_byte(self) -> u8 {
+        match self {
+            Self::Member => 1,
+            Self::Root => 2,
+            Self::Guest => 3,
+        }
+    }
+
+    const fn from_byte(byte: u8) -> Result<Self, WireError> {
+        match byte {
+            1 => Ok(Self::Member),
+            2 => Ok(Self::Root),
+            3 => Ok(Self::Guest),
+            _ => Err(WireError::Invalid("relay role")),
+        }
+    }
+}
+
+impl ErrorCode {
+    /// Returns the number on the wire.
+    #[must_use]
+    pub const fn to_u16(self) -> u16 {
+        match self {
+            Self::Version => 1,
+            Self::BadMessage => 2,
+            Self::BadSignature => 3,
+            Self::NotAdmitted => 4,
+            Self::NetworkNotServed => 5,
+            Self::Replaced => 6,
+            Self::ControlOverflow => 7,
+            Self::TooManyHandles => 8,
+            Self::NotPermitted => 9,
+            Self::TooLarge => 10,
+            Self::Busy => 11,
+            Self::StaleRoster => 12,
+            Self::RosterNotKept => 13,
+            Self::Other(code) => code,
+        }
+    }
+
+    /// Returns the meaning of a number on the wire.
+    #[must_use]
+    pub const fn from_u16(code: u16) -> Self {
+        match code {
+            1 => Self::Version,
+            2 => Self::BadMessage,
+            3 => Self::BadSignature,
+            4 => Self::NotAdmitted,
+            5 => Self::NetworkNotServed,
+            6 => Self::Replaced,
+            7 => Self::ControlOverflow,
+            8 => Self::TooManyHandles,
+            9 => Self::NotPermitted,
+            10 => Self::TooLarge,
+            11 => Self::Busy,
+            12 => Self::StaleRoster,
+            13 => Self::RosterNotKept,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl ServerHello {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        read_version(reader)?;
+        let (relay_id, challenge) = (reader.array()?, reader.array()?);
+        let binding = match reader.u8()? {
+            1 => Binding::Exporter,
+            _ => return Err(WireError::Invalid("binding")),
+        };
+        Ok(Self { relay_id, challenge, binding, max_payload: reader.u32()?, max_roster: reader.u32()? })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_u8(SERVER_HELLO);
+        out.put_u8(VERSION);
+        out.put(&self.relay_id);
+        out.put(&self.challenge);
+        out.put_u8(match self.binding {
+            Binding::Exporter => 1,
+        });
+        out.put_u32(self.max_payload);
+        out.put_u32(self.max_roster);
+    }
+}
+
+impl<'a> ClientAuth<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        read_version(reader)?;
+        let role = Role::from_byte(reader.u8()?)?;
+        let net = NetId(reader.array()?);
+        let keys = reader.bytes(PUBLIC_IDENTITY)?.try_into().map_err(|_| WireError::Truncated)?;
+        let admission = reader.bytes16(ADMISSION, "admission")?;
+        if admission.is_empty() == (role == Role::Member) {
+            return Err(WireError::Invalid("admission"));
+        }
+        let signature = reader.bytes(SIGNATURE)?.try_into().map_err(|_| WireError::Truncated)?;
+        Ok(Self { role, net, keys, admission, signature })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_u8(CLIENT_AUTH);
+        out.put_u8(VERSION);
+        out.put_u8(self.role.to_byte());
+        out.put(&self.net.0);
+        out.put(self.keys);
+        out.put_bytes16(self.admission);
+        out.put(self.signature);
+    }
+}
+
+impl Welcome {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
+        let connection = reader.array()?;
+        let ip = IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?)).to_canonical();
+        let observed = SocketAddr::new(ip, reader.u16()?);
+        let heartbeat = reader.u16()?;
+        if heartbeat == 0 {
+            return Err(WireError::Invalid("heartbeat"));
+        }
+        Ok(Self { connection, observed, heartbeat, handles: reader.u32()?, rate: reader.u64()? })
+    }
+
+    fn write(&self, out: &mut Vec<u8>) {
+        out.put_u8(WELCOME);
+        out.put(&self.connection);
+        let ip = match self.observed.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        out.put(&ip.octets());
+        out.put_u16(self.observed.port());
+        out.put_u16(self.heartbeat);
+        out.put_u32(self.handles);
+        out.put_u64(self.rate);
+    }
+}
+
+impl<'a> RosterBlob<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let version = reader.u64()?;
+        let blob = reader.rest();
+        if blob.is_empty() {
+            return Err(WireError::Truncated);
+        }
+        if blob.len() > ROSTER_BLOB {
+            return Err(WireError::TooLong("roster"));
+        }
+        Ok(Self { version, blob })
+    }
+
+    fn write(&self, out: &mut Vec<u8>, kind: u8) {
+        out.reserve_exact(9 + self.blob.len());
+        out.put_u8(kind);
+        out.put_u64(self.version);
+        out.put(self.blob);
+    }
+}
+
+fn read_version(reader: &mut Reader<'_>) -> Result<(), WireError> {
+    match reader.u8()? {
+        VERSION => Ok(()),
+        other => Err(WireError::Version(other)),
+    }
+}
+
+fn read_bool(reader: &mut Reader<'_>, what: &'static str) -> Result<bool, WireError> {
+    match reader.u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(WireError::Invalid(what)),
+    }
+}
+
+fn put_handle(out: &mut Vec<u8>, kind: u8, handle: u32) {
+    out.put_u8(kind);
+    out.put_u32(handle);
+}
+
+fn put_token(out: &mut Vec<u8>, kind: u8, token: [u8; 8]) {
+    out.put_u8(kind);
+    out.put(&token);
+}
+
+/// Cuts at a character boundary, so that any text of the program itself may be passed.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.put_bytes8(&text.as_bytes()[..text.floor_char_boundary(TEXT)]);
+}
+
+const SERVER_HELLO: u8 = 0x01;
+const CLIENT_AUTH: u8 = 0x02;
+const WELCOME: u8 = 0x03;
+const BIND: u8 = 0x04;
+const BOUND: u8 = 0x05;
+const UNBIND: u8 = 0x06;
+const PEER_GONE: u8 = 0x07;
+const PEER_PRESENT: u8 = 0x08;
+const PING: u8 = 0x09;
+const PONG: u8 = 0x0a;
+const HEALTH: u8 = 0x0b;
+const RESTARTING: u8 = 0x0c;
+const ERROR: u8 = 0x0d;
+const ROSTER_PUT: u8 = 0x0e;
+const ROSTER_PUSH: u8 = 0x0f;
+const SEND: u8 = 0x10;
+const SEND_BATCH: u8 = 0x11;
+const RECV: u8 = 0x12;
+const RECV_BATCH: u8 = 0x13;
+
+#[cfg(test)]
+mod tests;
