@@ -1,0 +1,144 @@
+//! The side that speaks first.
+
+use std::fmt;
+
+use mesh_wire::handshake::{
+    CHALLENGE_LEN, Challenge, ESTABLISHED, Hello, RESPONSE, SUITE, box_header, parse_box,
+};
+use mesh_wire::{NodeId, limits};
+
+use super::schedule::{HandshakeKeys, Role, Transcript, open_claims, seal_claims};
+use super::{Established, HandshakeError, Local, LocalClaims, Network};
+use crate::dh::EphemeralSecret;
+use crate::kdf;
+use crate::pq::KemSecret;
+use crate::session::{Session, Side};
+
+/// HELLO is sent; CHALLENGE is awaited.
+pub struct AwaitChallenge {
+    responder: NodeId,
+    index: u32,
+    dh: EphemeralSecret,
+    kem: KemSecret,
+    th1: Transcript,
+}
+
+/// RESPONSE is sent; ESTABLISHED is awaited.
+pub struct AwaitEstablished {
+    responder: NodeId,
+    index: u32,
+    remote: u32,
+    lanes: u8,
+    keys: HandshakeKeys,
+    th3: Transcript,
+}
+
+impl AwaitChallenge {
+    /// Makes a HELLO for `responder`; `index` is our number for the session, `nonce` is random.
+    ///
+    /// # Errors
+    /// [`HandshakeError::Library`] when keys cannot be made.
+    pub fn start(
+        local: &Local,
+        network: &Network,
+        responder: NodeId,
+        index: u32,
+        nonce: [u8; 32],
+    ) -> Result<(Self, Vec<u8>), HandshakeError> {
+        let (dh, x25519) = EphemeralSecret::generate().map_err(|_| HandshakeError::Library)?;
+        let (kem, kem_public) = local.provider.kem_generate().map_err(|_| HandshakeError::Library)?;
+        let hello = Hello { sender: index, suites: vec![SUITE], nonce, x25519, kem_public };
+        let mut message = hello.encode_body();
+        let mac1 = network.mac1(&message, responder);
+        message.extend_from_slice(&mac1);
+        message.extend_from_slice(&[0; 16]);
+        let th1 = Transcript::start(network.purpose, network.net).hello(&message);
+        Ok((Self { responder, index, dh, kem, th1 }, message))
+    }
+
+    /// Takes a CHALLENGE and returns the RESPONSE. The key confirmation is checked before anything of ours is said.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the state is unchanged and may take another CHALLENGE.
+    pub fn take(
+        &self,
+        local: &Local,
+        network: &Network,
+        message: &[u8],
+        claims: &LocalClaims,
+    ) -> Result<(AwaitEstablished, Vec<u8>), HandshakeError> {
+        let (challenge, tag) = Challenge::parse(message)?;
+        debug_assert_eq!(message.len(), CHALLENGE_LEN, "parse accepts one length");
+        if challenge.receiver != self.index {
+            return Err(HandshakeError::Index);
+        }
+        if challenge.suite != SUITE {
+            return Err(HandshakeError::Suite);
+        }
+        let dh = self.dh.agree(&challenge.x25519).map_err(|_| HandshakeError::Exchange)?;
+        let kem = local
+            .provider
+            .kem_decapsulate(&self.kem, &challenge.ciphertext)
+            .map_err(|_| HandshakeError::Exchange)?;
+        let th2 = self.th1.challenge(message);
+        let keys = HandshakeKeys::derive(th2, &kem[..], &dh[..], network);
+        if !kdf::constant_time_eq(&keys.tag(th2), &tag) {
+            return Err(HandshakeError::Confirmation);
+        }
+        let header = box_header(RESPONSE, challenge.sender);
+        let response = seal_claims(
+            local,
+            Role::Initiator,
+            header,
+            keys.box_key(Role::Initiator),
+            (th2, self.responder),
+            claims,
+        )?;
+        let next = AwaitEstablished {
+            responder: self.responder,
+            index: self.index,
+            remote: challenge.sender,
+            lanes: claims.params.lanes,
+            th3: th2.sealed(&response),
+            keys,
+        };
+        Ok((next, response))
+    }
+}
+
+impl AwaitEstablished {
+    /// Takes ESTABLISHED and returns the session.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; the state is unchanged and may take another message.
+    pub fn take(&self, local: &Local, message: &[u8]) -> Result<Established, HandshakeError> {
+        if parse_box(ESTABLISHED, message)? != self.index {
+            return Err(HandshakeError::Index);
+        }
+        let peer = open_claims(
+            local.aead,
+            Role::Responder,
+            self.keys.box_key(Role::Responder),
+            message,
+            (self.th3, local.identity.node_id(), Some(self.responder)),
+        )?;
+        let keys = self.keys.session(self.th3.sealed(message), Role::Initiator);
+        let own = Side { index: self.index, lanes: self.lanes };
+        let remote = Side { index: self.remote, lanes: peer.params.lanes };
+        Ok(Established { session: Session::new(&keys, local.aead, own, remote), peer })
+    }
+}
+
+impl fmt::Debug for AwaitChallenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwaitChallenge").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for AwaitEstablished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwaitEstablished").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+const _: () = assert!(limits::LANES <= 255, "lanes fit their byte");

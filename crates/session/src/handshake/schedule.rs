@@ -1,0 +1,171 @@
+//! Transcript hashes and the key schedule.
+
+use mesh_identity::{Label, PublicIdentity, Signature};
+use mesh_wire::handshake::{BOX_HEADER, CHALLENGE_BODY, Claims, HELLO_BODY};
+use mesh_wire::{NetId, NodeId, limits};
+use zeroize::Zeroizing;
+
+use super::{HandshakeError, Local, LocalClaims, Network, Peer, Purpose};
+use crate::aead::AeadKind;
+use crate::kdf;
+use crate::session::SessionKeys;
+
+const PROTOCOL: &[u8] = b"mesh/1 SIGMA-R X25519+ML-KEM-1024 ML-DSA-87+Ed25519 ChaCha20Poly1305 SHA512";
+const ENROL_PROTOCOL: &[u8] =
+    b"mesh/1 enrol SIGMA-R X25519+ML-KEM-1024 ML-DSA-87+Ed25519 ChaCha20Poly1305 SHA512";
+/// Each box has a key of its own and is sealed once.
+const BOX_NONCE: [u8; 12] = [0; 12];
+
+/// A transcript hash; th1 to th4 are this type at successive messages.
+#[derive(Clone, Copy)]
+pub(super) struct Transcript([u8; 64]);
+
+impl Transcript {
+    pub(super) fn start(purpose: Purpose, net: NetId) -> Self {
+        let protocol = match purpose {
+            Purpose::Member => PROTOCOL,
+            Purpose::Enrol => ENROL_PROTOCOL,
+        };
+        Self(kdf::sha512(&[protocol, &net.0]))
+    }
+
+    /// Adds HELLO without its macs (th1).
+    pub(super) fn hello(self, message: &[u8]) -> Self {
+        self.add(&message[..HELLO_BODY])
+    }
+
+    /// Adds CHALLENGE without its tag (th2).
+    pub(super) fn challenge(self, message: &[u8]) -> Self {
+        self.add(&message[..CHALLENGE_BODY])
+    }
+
+    /// Adds a RESPONSE (th3) or ESTABLISHED (th4), sealed as it was sent.
+    pub(super) fn sealed(self, message: &[u8]) -> Self {
+        self.add(message)
+    }
+
+    fn add(self, message: &[u8]) -> Self {
+        let length = u32::try_from(message.len()).expect("handshake messages are below 16 KiB");
+        Self(kdf::sha512(&[&self.0, &length.to_le_bytes(), message]))
+    }
+}
+
+/// The keys of one handshake, known to both sides after CHALLENGE.
+pub(super) struct HandshakeKeys {
+    initiator_box: Zeroizing<[u8; 32]>,
+    responder_box: Zeroizing<[u8; 32]>,
+    confirm: Zeroizing<[u8; 32]>,
+    master: Zeroizing<[u8; 64]>,
+}
+
+impl HandshakeKeys {
+    pub(super) fn derive(th2: Transcript, kem: &[u8], dh: &[u8], network: &Network) -> Self {
+        let secret = kdf::extract(&th2.0, &[kem, dh, &network.psk[..]]);
+        Self {
+            initiator_box: secret.expand("i hs"),
+            responder_box: secret.expand("r hs"),
+            confirm: secret.expand("confirm"),
+            master: secret.expand("master"),
+        }
+    }
+
+    /// Returns the key confirmation at the end of CHALLENGE.
+    pub(super) fn tag(&self, th2: Transcript) -> [u8; 16] {
+        kdf::hmac_sha512_16(&self.confirm[..], &[&th2.0])
+    }
+
+    pub(super) fn box_key(&self, sender: Role) -> &[u8; 32] {
+        match sender {
+            Role::Initiator => &self.initiator_box,
+            Role::Responder => &self.responder_box,
+        }
+    }
+
+    /// Derives the session's keys as `side` uses them.
+    pub(super) fn session(&self, th4: Transcript, side: Role) -> SessionKeys {
+        let chain = kdf::extract(&th4.0, &[&self.master[..]]);
+        let forward = chain.expand("k_ir");
+        let backward = chain.expand("k_ri");
+        let id = *chain.expand::<16>("session_id");
+        match side {
+            Role::Initiator => SessionKeys { id, send: forward, receive: backward },
+            Role::Responder => SessionKeys { id, send: backward, receive: forward },
+        }
+    }
+}
+
+/// A side of the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Initiator,
+    Responder,
+}
+
+impl Role {
+    const fn label(self) -> Label {
+        match self {
+            Self::Initiator => Label::Initiator,
+            Self::Responder => Label::Responder,
+        }
+    }
+}
+
+/// Builds a RESPONSE or ESTABLISHED: signs the claims and seals them.
+pub(super) fn seal_claims(
+    local: &Local,
+    role: Role,
+    header: [u8; BOX_HEADER],
+    key: &[u8; 32],
+    (transcript, peer): (Transcript, NodeId),
+    claims: &LocalClaims,
+) -> Result<Vec<u8>, HandshakeError> {
+    let public = local.identity.public();
+    let input =
+        signed_bytes(transcript, local.identity.node_id(), peer, &claims.proof, &claims.params.encode());
+    let signature = local.identity.sign(role.label(), &input).map_err(|_| HandshakeError::Library)?;
+    let claims = Claims {
+        identity: &public.as_bytes()[..],
+        proof: &claims.proof,
+        params: claims.params,
+        signature: &signature.as_bytes()[..],
+    };
+    let mut message = header.to_vec();
+    claims.encode(&mut message);
+    if message.len() + 16 > limits::HANDSHAKE_MESSAGE {
+        return Err(HandshakeError::Library);
+    }
+    let tag = local.aead.key(key).seal_in_place(&BOX_NONCE, &header, &mut message[BOX_HEADER..]);
+    message.extend_from_slice(&tag);
+    Ok(message)
+}
+
+/// Opens a RESPONSE or ESTABLISHED and verifies the signature in it.
+///
+/// `expected` is the node that must have answered, where the side knows it beforehand.
+pub(super) fn open_claims(
+    aead: AeadKind,
+    role: Role,
+    key: &[u8; 32],
+    message: &[u8],
+    (transcript, own, expected): (Transcript, NodeId, Option<NodeId>),
+) -> Result<Peer, HandshakeError> {
+    let (header, sealed) = message.split_at_checked(BOX_HEADER).ok_or(HandshakeError::Box)?;
+    let mut buffer = Zeroizing::new(sealed.to_vec());
+    let plain =
+        aead.key(key).open_in_place(&BOX_NONCE, header, &mut buffer).map_err(|_| HandshakeError::Box)?;
+    let claims = Claims::parse(plain)?;
+    let identity = PublicIdentity::parse(claims.identity).map_err(|_| HandshakeError::Signature)?;
+    let id = match expected {
+        Some(party) if party == identity.node_id() || party == identity.net_id().as_party() => party,
+        Some(_) => return Err(HandshakeError::Identity),
+        None => identity.node_id(),
+    };
+    let signature = Signature::parse(claims.signature).map_err(|_| HandshakeError::Signature)?;
+    let input = signed_bytes(transcript, identity.node_id(), own, claims.proof, &claims.params.encode());
+    identity.verify(role.label(), &input, &signature).map_err(|_| HandshakeError::Signature)?;
+    Ok(Peer { id, proof: claims.proof.to_vec(), params: claims.params, identity })
+}
+
+fn signed_bytes(transcript: Transcript, own: NodeId, peer: NodeId, proof: &[u8], params: &[u8]) -> Vec<u8> {
+    [&transcript.0[..], &own.0, &peer.0, &kdf::sha512(&[proof, params])].concat()
+}

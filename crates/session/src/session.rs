@@ -1,0 +1,189 @@
+//! One established session: sealing with counters per lane, opening with a replay window per lane.
+
+use std::fmt;
+
+use mesh_wire::WireError;
+use mesh_wire::frame::{FrameHeader, HEADER, OVERHEAD, PAYLOAD_OFFSET, PayloadKind, TAG};
+use zeroize::Zeroizing;
+
+use crate::aead::{Aead, AeadKind};
+use crate::replay::ReplayWindow;
+
+/// Frames that one key may seal over all its lanes.
+const MAX_FRAMES: u64 = 1 << 60;
+/// Failed opens after which a key is given up: the integrity limit of ChaCha20-Poly1305 (RFC 9001 section 6.6).
+const MAX_FORGERIES: u64 = 1 << 36;
+
+/// The keys of a finished handshake, seen from one side.
+pub(crate) struct SessionKeys {
+    pub(crate) id: [u8; 16],
+    pub(crate) send: Zeroizing<[u8; 32]>,
+    pub(crate) receive: Zeroizing<[u8; 32]>,
+}
+
+/// An established session.
+pub struct Session {
+    id: [u8; 16],
+    local: u32,
+    remote: u32,
+    sealer: Box<dyn Aead>,
+    opener: Box<dyn Aead>,
+    counters: Vec<u64>,
+    windows: Vec<Option<ReplayWindow>>,
+    sealed: u64,
+    forgeries: u64,
+}
+
+/// A frame that authenticated.
+#[derive(Debug)]
+pub struct Opened<'a> {
+    /// What it carries.
+    pub kind: PayloadKind,
+    /// The payload with its padding.
+    pub payload: &'a mut [u8],
+}
+
+/// Why a frame could not be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The peer granted fewer lanes.
+    #[error("lane {0} was not granted")]
+    Lane(u16),
+    /// The key has sealed as many frames as it may.
+    #[error("session key is used up")]
+    Exhausted,
+}
+
+/// Why a frame was not accepted. None of them changes the session, except that forgeries are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// It is no sealed frame, or names an unknown payload type.
+    #[error("frame is malformed")]
+    Malformed(#[source] WireError),
+    /// It is for another session.
+    #[error("frame is for another session")]
+    Index,
+    /// Its lane was not granted.
+    #[error("lane was not granted")]
+    Lane,
+    /// Its counter was seen before or is too old.
+    #[error("frame was received before")]
+    Replayed,
+    /// It does not authenticate.
+    #[error("frame does not authenticate")]
+    Forged,
+    /// The key met too many forgeries and opens nothing any more.
+    #[error("session key is given up")]
+    Spent,
+}
+
+impl Session {
+    pub(crate) fn new(keys: &SessionKeys, aead: AeadKind, local: Side, remote: Side) -> Self {
+        Self {
+            id: keys.id,
+            local: local.index,
+            remote: remote.index,
+            sealer: aead.key(&keys.send),
+            opener: aead.key(&keys.receive),
+            counters: vec![0; usize::from(remote.lanes)],
+            windows: (0..local.lanes).map(|_| None).collect(),
+            sealed: 0,
+            forgeries: 0,
+        }
+    }
+
+    /// Returns the session's id, equal on both sides and no secret.
+    #[must_use]
+    pub const fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Returns this side's number for the session: what frames to us carry.
+    #[must_use]
+    pub const fn local_index(&self) -> u32 {
+        self.local
+    }
+
+    /// Returns how many bytes a frame with a payload of `payload` bytes has.
+    #[must_use]
+    pub const fn frame_len(payload: usize) -> usize {
+        payload + OVERHEAD
+    }
+
+    /// Seals a frame in place.
+    ///
+    /// `frame` is the whole frame: [`PAYLOAD_OFFSET`] bytes that are overwritten, the payload, 16 bytes that become the
+    /// tag. After an error it is unchanged.
+    ///
+    /// # Errors
+    /// [`SealError`]; the session opens frames as before.
+    ///
+    /// # Panics
+    /// When `frame` is shorter than [`OVERHEAD`].
+    pub fn seal(&mut self, lane: u16, kind: PayloadKind, frame: &mut [u8]) -> Result<(), SealError> {
+        let counter = self.counters.get_mut(usize::from(lane)).ok_or(SealError::Lane(lane))?;
+        if self.sealed >= MAX_FRAMES {
+            return Err(SealError::Exhausted);
+        }
+        let header = FrameHeader { lane, receiver: self.remote, counter: *counter };
+        *counter += 1;
+        self.sealed += 1;
+
+        let (head, rest) = frame.split_at_mut(HEADER);
+        head.copy_from_slice(&header.encode());
+        let (body, tag) = rest.split_at_mut(rest.len() - TAG);
+        body[0] = kind.to_byte();
+        tag.copy_from_slice(&self.sealer.seal_in_place(&header.nonce(), head, body));
+        Ok(())
+    }
+
+    /// Opens a frame in place and accepts its counter.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the session goes on. The content of `frame` is then undefined.
+    pub fn open<'a>(&mut self, frame: &'a mut [u8]) -> Result<Opened<'a>, OpenError> {
+        let header = FrameHeader::parse(frame).map_err(OpenError::Malformed)?;
+        if header.receiver != self.local {
+            return Err(OpenError::Index);
+        }
+        if self.forgeries >= MAX_FORGERIES {
+            return Err(OpenError::Spent);
+        }
+        let window = self.windows.get_mut(usize::from(header.lane)).ok_or(OpenError::Lane)?;
+        if window.as_ref().is_some_and(|window| !window.is_fresh(header.counter)) {
+            return Err(OpenError::Replayed);
+        }
+        let (head, body) = frame.split_at_mut(HEADER);
+        let Ok(plain) = self.opener.open_in_place(&header.nonce(), head, body) else {
+            self.forgeries += 1;
+            return Err(OpenError::Forged);
+        };
+        window.get_or_insert_with(ReplayWindow::new).accept(header.counter);
+        let (kind, payload) = plain.split_first_mut().ok_or(OpenError::Malformed(WireError::Truncated))?;
+        let kind = PayloadKind::from_byte(*kind).map_err(OpenError::Malformed)?;
+        Ok(Opened { kind, payload })
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .field("keys", &"[redacted]")
+            .finish_non_exhaustive()
+    }
+}
+
+/// One side of a session: its number for it and the lanes it receives on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Side {
+    pub(crate) index: u32,
+    pub(crate) lanes: u8,
+}
+
+/// Where the payload starts in a frame; see [`Session::seal`].
+const _: () = assert!(PAYLOAD_OFFSET == HEADER + 1, "one byte of type follows the header");
+
+#[cfg(test)]
+mod tests;
