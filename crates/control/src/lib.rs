@@ -9,12 +9,14 @@
 //! reads have an `unknown` value, so that a newer daemon does not break an older `meshctl`; text that is a secret is a
 //! [`SecretText`], which never prints.
 
+mod client;
 mod document;
 mod error;
 mod secret;
 mod time;
 mod types;
 
+pub use client::{Client, ClientError, EventStream};
 pub use document::{Document, DocumentError};
 pub use error::{ApiError, ErrorCode};
 pub use secret::SecretText;
