@@ -6,7 +6,7 @@
 //! relay  -> 03 WELCOME       connection id 16 | observed ip 16 (IPv4 mapped), port u16 | heartbeat s u16
 //!                            | handles u32 | bytes per second u64
 //! client -> 04 BIND          node id 32
-//! relay  -> 05 BOUND         node id 32 | handle u32 | present 1
+//! relay  -> 05 BOUND         node id 32 | handle u32 (ffffffff: refused) | present 1
 //! client -> 06 UNBIND        handle u32
 //! relay  -> 07 PEER_GONE     handle u32
 //! relay  -> 08 PEER_PRESENT  handle u32
@@ -30,6 +30,8 @@ use crate::{NetId, NodeId};
 
 /// The protocol version in SERVER_HELLO and CLIENT_AUTH.
 pub const VERSION: u8 = 1;
+/// Path of the WebSocket.
+pub const PATH: &str = "/relay";
 /// Label of the TLS exporter (RFC 8446, section 7.5) that binds an authentication to its connection; no context, 32 bytes.
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-ShadowMesh-Relay-Auth";
 /// Bytes before the payload of SEND and RECV.
@@ -48,6 +50,8 @@ pub const ADMISSION: usize = 16 * 1024;
 pub const AUTH_MESSAGE: usize = 3 + 32 + PUBLIC_IDENTITY + 2 + ADMISSION + SIGNATURE;
 /// Longest text of HEALTH and ERROR in bytes.
 pub const TEXT: usize = 200;
+/// The handle in a BOUND that refuses the binding.
+pub const NO_HANDLE: u32 = u32::MAX;
 /// Bytes of what a client hashes and signs, see [`auth_input`].
 pub const AUTH_INPUT: usize = 32 + 32 + 32 + 1 + 32 + 64;
 

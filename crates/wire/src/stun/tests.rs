@@ -119,11 +119,11 @@ proptest! {
     #[test]
     fn any_bytes_parse_or_fail(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         let mut bytes = bytes;
-        drop(BindingRequest::parse(&bytes));
+        let _ = BindingRequest::parse(&bytes);
         if bytes.len() >= 8 {
             bytes[..2].copy_from_slice(&[1, 1]);
             bytes[4..8].copy_from_slice(&MAGIC_COOKIE.to_be_bytes());
-            drop(BindingSuccess::parse(&bytes));
+            let _ = BindingSuccess::parse(&bytes);
         }
     }
 }

@@ -1,0 +1,315 @@
+//! The client of a relay: one task that stays connected for as long as its [`RelayClient`] lives.
+//!
+//! In: frames and bindings by a [`RelaySender`], from any thread. Out: calls of a [`RelaySink`]. [`queue`] holds what
+//! waits to be sent and who is bound, [`connect`] makes one authenticated connection, [`link`] runs it.
+//!
+//! Invariants: frames for a bound node wait until the relay has told its handle; control messages go before frames;
+//! frames of an ended connection are dropped, bindings are made again on the next one.
+
+mod connect;
+mod error;
+mod link;
+mod queue;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use mesh_identity::Identity;
+use mesh_wire::relay::Role;
+use mesh_wire::{NetId, NodeId, Pin, RelayUrl};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::backoff::{Backoff, LONGEST, between, random};
+pub use error::{RelayError, RelayErrorKind};
+pub use queue::{QueueFull, SendError};
+
+/// To which relay to connect, and as whom.
+#[derive(Debug)]
+pub struct RelayConfig {
+    /// Host and port.
+    pub url: RelayUrl,
+    /// SHA-256 of the relay's public key. Certificates of public authorities are not supported: without a pin the
+    /// client reports [`RelayErrorKind::PinMissing`] and does not connect.
+    pub pin: Option<Pin>,
+    /// Member, Root or Guest.
+    pub role: Role,
+    /// The network to speak for.
+    pub net: NetId,
+    /// The node's keys, or the network's root keys for [`Role::Root`].
+    pub identity: Arc<Identity>,
+    /// Proof of membership; empty for Root and Guest.
+    pub admission: Vec<u8>,
+}
+
+/// A change of the connection, or something that the relay says.
+#[derive(Debug)]
+pub enum RelayEvent {
+    /// An attempt to connect begins.
+    Connecting,
+    /// The relay accepted this client.
+    Up {
+        /// The client's own address as the relay sees it.
+        observed: SocketAddr,
+        /// From the start of the attempt, name resolution included.
+        connect_time: Duration,
+    },
+    /// The attempt failed or the connection ended.
+    Down {
+        /// Why.
+        reason: RelayError,
+        /// When the next attempt begins.
+        retry_in: Duration,
+    },
+    /// A bound node, or one that sent frames, came or went.
+    Peer {
+        /// The node, or the network's mailbox.
+        node: NodeId,
+        /// Whether it is connected to this relay.
+        present: bool,
+    },
+    /// The relay holds this sealed roster.
+    Roster {
+        /// Its version as its maker named it; nothing vouches for it.
+        version: u64,
+        /// Sealed bytes.
+        blob: Bytes,
+    },
+    /// A text of the relay for people. It may hold anything; strip control characters before printing.
+    Notice(String),
+}
+
+/// Receives what the client learns. It is called from the client's task and must not block.
+pub trait RelaySink: Send + Sync + 'static {
+    /// Takes frames from a node: one, or several of `segment` bytes each of which only the last may be shorter.
+    fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>);
+    /// Takes an event.
+    fn event(&self, event: RelayEvent);
+}
+
+/// A connection to a relay that is made again for ever. Dropping it ends the connection at once.
+pub struct RelayClient {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
+}
+
+impl RelayClient {
+    /// Starts the client's task. Has to be called within a tokio runtime.
+    pub fn start(config: RelayConfig, sink: Arc<dyn RelaySink>) -> Self {
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue::Queue::new()),
+            wake: AtomicWaker::new(),
+            reconnect: Notify::new(),
+            room: Mutex::new(None),
+            admission: Mutex::new(config.admission.clone()),
+        });
+        let stop = CancellationToken::new();
+        let task = Client { config, sink, shared: shared.clone(), stop: stop.clone() };
+        Self { shared, stop, task: AbortOnDropHandle::new(tokio::spawn(task.run())) }
+    }
+
+    /// Returns a handle for sending.
+    #[must_use]
+    pub fn sender(&self) -> RelaySender {
+        RelaySender { shared: self.shared.clone() }
+    }
+
+    /// Sends what is queued, for one second at most, and closes the connection.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.shared.wake.wake();
+        if timeout(STOP_TIMEOUT, self.task).await.is_err() {
+            tracing::debug!("relay connection did not end in time");
+        }
+    }
+
+    /// Replaces the proof of membership, from the next connection on.
+    pub fn set_admission(&self, admission: Vec<u8>) {
+        *lock(&self.shared.admission) = admission;
+    }
+
+    /// Ends a wait between two attempts. Does nothing to a connection that is up.
+    pub fn reconnect_now(&self) {
+        self.shared.reconnect.notify_one();
+    }
+}
+
+impl fmt::Debug for RelayClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayClient").finish_non_exhaustive()
+    }
+}
+
+/// Sends to other nodes through the relay, from any thread and without waiting.
+#[derive(Clone)]
+pub struct RelaySender {
+    shared: Arc<Shared>,
+}
+
+impl RelaySender {
+    /// Asks the relay for the node, on this connection and on all later ones, and to be told whether it is present.
+    ///
+    /// # Errors
+    /// [`QueueFull`] when as many nodes are bound as a client may have.
+    pub fn bind(&self, node: NodeId) -> Result<(), QueueFull> {
+        self.shared.queue().bind(node)?;
+        self.shared.wake.wake();
+        Ok(())
+    }
+
+    /// Takes back [`RelaySender::bind`], and forgets a node that sent frames unasked, as guests do.
+    pub fn unbind(&self, node: NodeId) {
+        self.shared.queue().unbind(node);
+        self.shared.wake.wake();
+    }
+
+    /// Queues frames for a node that is bound or has sent frames on this connection.
+    ///
+    /// # Errors
+    /// [`SendError`]; the frames are dropped then.
+    pub fn send(&self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
+        self.shared.queue().send(to, payload, segment)?;
+        self.shared.wake.wake();
+        Ok(())
+    }
+
+    /// Gives the relay this sealed roster for the members, on this connection and on all later ones.
+    ///
+    /// Only the latest one is kept. It needs [`Role::Root`].
+    pub fn put_roster(&self, version: u64, blob: Bytes) {
+        self.shared.queue().put_roster(version, blob);
+        self.shared.wake.wake();
+    }
+
+    /// Returns how many bytes of frames wait.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.shared.queue().queued_bytes()
+    }
+
+    /// Sets the function that is called when the waiting bytes fall below half of the limit.
+    ///
+    /// It is called from the client's task and must not block.
+    pub fn on_room(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *lock(&self.shared.room) = Some(Arc::new(hook));
+    }
+}
+
+impl fmt::Debug for RelaySender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelaySender").field("queued_bytes", &self.queued_bytes()).finish()
+    }
+}
+
+/// What the client's task and its handles share.
+struct Shared {
+    queue: Mutex<queue::Queue>,
+    wake: AtomicWaker,
+    reconnect: Notify,
+    room: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
+    admission: Mutex<Vec<u8>>,
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, queue::Queue> {
+        lock(&self.queue)
+    }
+
+    fn call_room_hook(&self) {
+        let hook = lock(&self.room).clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+    }
+}
+
+/// The task behind a [`RelayClient`].
+struct Client {
+    config: RelayConfig,
+    sink: Arc<dyn RelaySink>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+impl Client {
+    async fn run(self) {
+        let mut backoff = Backoff::new();
+        loop {
+            self.sink.event(RelayEvent::Connecting);
+            let (ended, stood) = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                result = Box::pin(self.connect_and_serve()) => result,
+            };
+            let Some(reason) = ended else { return };
+            if stood {
+                backoff.reset();
+            }
+            let retry_in = wait_after(&reason, &mut backoff);
+            tracing::debug!(relay = %self.config.url.host(), reason = %reason, "relay connection ended");
+            self.sink.event(RelayEvent::Down { reason, retry_in });
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                () = self.shared.reconnect.notified() => backoff.reset(),
+                () = tokio::time::sleep(retry_in) => {}
+            }
+        }
+    }
+
+    /// Returns why it ended (`None`: it was told to stop), and whether the relay had accepted the client.
+    async fn connect_and_serve(&self) -> (Option<RelayError>, bool) {
+        let started = Instant::now();
+        let admission = lock(&self.shared.admission).clone();
+        let attempt = connect::connect(&self.config, &admission);
+        let (socket, welcome) = match timeout(CONNECT_TIMEOUT, attempt).await {
+            Ok(Ok(connected)) => connected,
+            Ok(Err(error)) => return (Some(error), false),
+            Err(_) => return (Some(RelayError::Timeout), false),
+        };
+        self.shared.queue().connected();
+        let connect_time = started.elapsed();
+        self.sink.event(RelayEvent::Up { observed: welcome.observed, connect_time });
+        let link = link::Link::new(socket, &welcome, self.shared.clone(), self.sink.clone());
+        let ended = link.run(&self.stop).await;
+        if self.shared.queue().disconnected() {
+            self.shared.call_room_hook();
+        }
+        (ended, true)
+    }
+}
+
+fn wait_after(reason: &RelayError, backoff: &mut Backoff) -> Duration {
+    match reason.kind() {
+        RelayErrorKind::Restarting { min, max } => between(min, max.min(LONGEST), random()),
+        // Whoever took the id over is running: contending with it at full speed would cut off both.
+        RelayErrorKind::Replaced => between(LONGEST / 3, LONGEST, random()),
+        RelayErrorKind::PinMissing => LONGEST,
+        RelayErrorKind::PinMismatch
+        | RelayErrorKind::Unresolved
+        | RelayErrorKind::Refused
+        | RelayErrorKind::Unreachable
+        | RelayErrorKind::Timeout
+        | RelayErrorKind::Tls
+        | RelayErrorKind::Protocol
+        | RelayErrorKind::Auth(_)
+        | RelayErrorKind::Identity
+        | RelayErrorKind::Closed => backoff.next(random()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For name resolution, TCP, TLS, WebSocket and authentication together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// One second for the flush, and a little for the close.
+const STOP_TIMEOUT: Duration = Duration::from_millis(1500);

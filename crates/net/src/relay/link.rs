@@ -1,0 +1,268 @@
+//! One connection while it is up: moves messages both ways, keeps the heartbeat, notices a dead relay.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::{Sink, Stream};
+use mesh_wire::relay::{ClientMessage, RelayMessage, Welcome};
+use tokio::time::{Sleep, timeout};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_util::sync::CancellationToken;
+
+use super::connect::Socket;
+use super::queue::Presence;
+use super::{RelayError, RelayEvent, RelaySink, Shared};
+
+/// A welcome client's connection. Reading and writing share one task, so neither waits for the other.
+pub(super) struct Link {
+    socket: Socket,
+    shared: Arc<Shared>,
+    sink: Arc<dyn RelaySink>,
+    heartbeat: Duration,
+    heard: Instant,
+    pings: u32,
+    unflushed: bool,
+    /// Since when, and at which count of written bytes, the kernel has taken nothing.
+    blocked: Option<(Instant, u64)>,
+    timer: Pin<Box<Sleep>>,
+    /// What the relay said last about the end of the connection.
+    farewell: Option<RelayError>,
+}
+
+impl Link {
+    pub(super) fn new(
+        socket: Socket,
+        welcome: &Welcome,
+        shared: Arc<Shared>,
+        sink: Arc<dyn RelaySink>,
+    ) -> Self {
+        let heartbeat = Duration::from_secs(u64::from(welcome.heartbeat));
+        Self {
+            socket,
+            shared,
+            sink,
+            heartbeat,
+            heard: Instant::now(),
+            pings: 0,
+            unflushed: false,
+            blocked: None,
+            timer: Box::pin(tokio::time::sleep(heartbeat)),
+            farewell: None,
+        }
+    }
+
+    /// Runs until the connection ends, and returns why; `None` when it was told to stop.
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> Option<RelayError> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            error = poll_fn(|cx| self.poll(cx)) => return Some(self.farewell.take().unwrap_or(error)),
+        }
+        let flush = async {
+            // Ends early on an error: there is nobody left to flush to.
+            poll_fn(|cx| self.poll_drained(cx)).await?;
+            self.socket.close(None).await
+        };
+        if !matches!(timeout(FLUSH_TIMEOUT, flush).await, Ok(Ok(()))) {
+            tracing::debug!("relay connection closed with messages unsent");
+        }
+        None
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayError> {
+        self.shared.wake.register(cx.waker());
+        let now = Instant::now();
+        let result =
+            self.write(cx, now).and_then(|()| self.read(cx, now)).and_then(|()| self.keep_time(cx, now));
+        match result {
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    fn poll_drained(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), tokio_tungstenite::tungstenite::Error>> {
+        loop {
+            std::task::ready!(Pin::new(&mut self.socket).poll_ready(cx))?;
+            let Some(message) = self.shared.queue().pop() else {
+                return Pin::new(&mut self.socket).poll_flush(cx);
+            };
+            Pin::new(&mut self.socket).start_send(Message::Binary(message))?;
+        }
+    }
+
+    /// Hands queued messages to the socket until the queue is empty, the socket blocks or the turn is over.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
+        let mut room = false;
+        let mut turn = 0;
+        let blocked = loop {
+            if Pin::new(&mut self.socket).poll_ready(cx)?.is_pending() {
+                break true;
+            }
+            if turn == TURN {
+                cx.waker().wake_by_ref();
+                break false;
+            }
+            let message = {
+                let mut queue = self.shared.queue();
+                let message = queue.pop();
+                room |= queue.take_room();
+                message
+            };
+            let Some(message) = message else {
+                break self.unflushed && Pin::new(&mut self.socket).poll_flush(cx)?.is_pending();
+            };
+            Pin::new(&mut self.socket).start_send(Message::Binary(message))?;
+            self.unflushed = true;
+            turn += 1;
+        };
+        if room {
+            self.shared.call_room_hook();
+        }
+        if blocked {
+            let written = self.socket.get_ref().get_ref().0.written();
+            if self.blocked.is_none_or(|(_, before)| before != written) {
+                self.blocked = Some((now, written));
+            }
+        } else {
+            self.blocked = None;
+            self.unflushed &= turn == TURN;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
+        for _ in 0..TURN {
+            let message = match Pin::new(&mut self.socket).poll_next(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(None) => return Err(RelayError::Closed),
+                Poll::Ready(Some(message)) => message?,
+            };
+            self.heard = now;
+            self.pings = 0;
+            match message {
+                Message::Binary(bytes) => self.handle(bytes)?,
+                Message::Ping(_) | Message::Pong(_) => {}
+                Message::Close(_) => return Err(RelayError::Closed),
+                Message::Text(_) | Message::Frame(_) => {
+                    return Err(RelayError::WebSocket("it sent text".to_owned()));
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn handle(&mut self, bytes: Bytes) -> Result<(), RelayError> {
+        match RelayMessage::parse(&bytes)? {
+            RelayMessage::Recv(data) => {
+                let (handle, segment, header) = (data.handle, data.segment, data.header_len());
+                self.deliver(handle, segment, header, bytes);
+            }
+            RelayMessage::Bound(bound) => {
+                let presence = self.shared.queue().bound(&bound);
+                let presence =
+                    presence.ok_or_else(|| RelayError::WebSocket("too many handles".to_owned()))?;
+                self.tell(Some(presence));
+            }
+            RelayMessage::PeerGone(handle) => {
+                let presence = self.shared.queue().peer_gone(handle);
+                self.tell(presence);
+            }
+            RelayMessage::PeerPresent(handle) => {
+                let presence = self.shared.queue().peer_present(handle);
+                self.tell(presence);
+            }
+            RelayMessage::Ping(token) => self.answer(token),
+            RelayMessage::Pong(_) => {}
+            RelayMessage::Health(text) => self.sink.event(RelayEvent::Notice(text.to_owned())),
+            RelayMessage::Restarting { min_ms, max_ms } => {
+                self.farewell = Some(RelayError::restarting(min_ms, max_ms));
+            }
+            RelayMessage::Error { code, text } => {
+                self.sink.event(RelayEvent::Notice(text.to_owned()));
+                if RelayError::ends_connection(code) {
+                    self.farewell = Some(RelayError::from_relay(code, text));
+                }
+            }
+            RelayMessage::Roster(roster) => {
+                let (version, blob) = (roster.version, bytes.slice_ref(roster.blob));
+                self.sink.event(RelayEvent::Roster { version, blob });
+            }
+            RelayMessage::Hello(_) | RelayMessage::Welcome(_) => {
+                return Err(RelayError::WebSocket("it sent a message out of turn".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn deliver(&self, handle: u32, segment: Option<u16>, header: usize, bytes: Bytes) {
+        let Some(from) = self.shared.queue().node(handle) else {
+            tracing::trace!(handle, "frames for an unknown handle dropped");
+            return;
+        };
+        let payload = match bytes.try_into_mut() {
+            Ok(mut own) => {
+                own.advance(header);
+                own
+            }
+            Err(shared) => BytesMut::from(&shared[header..]),
+        };
+        self.sink.frames(from, payload, segment);
+    }
+
+    fn tell(&self, presence: Option<Presence>) {
+        if let Some(Presence { node, present }) = presence {
+            self.sink.event(RelayEvent::Peer { node, present });
+        }
+    }
+
+    fn answer(&self, token: [u8; 8]) {
+        self.shared.queue().push_control(ClientMessage::Pong(token).encode());
+        self.shared.wake.wake();
+    }
+
+    /// Sends heartbeats and ends the connection when the relay is silent or takes nothing.
+    fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
+        if self.blocked.is_some_and(|(since, _)| now.duration_since(since) >= STALL) {
+            return Err(RelayError::Stalled);
+        }
+        while now >= self.next_ping() {
+            if self.pings == MISSED {
+                return Err(RelayError::Silent);
+            }
+            self.pings += 1;
+            self.shared.queue().push_control(ClientMessage::Ping(*b"heartbt?").encode());
+            cx.waker().wake_by_ref();
+        }
+        let deadline =
+            self.blocked.map_or(self.next_ping(), |(since, _)| self.next_ping().min(since + STALL));
+        // A timer that fires early is cheaper than one that is set anew for every message.
+        if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
+    }
+
+    fn next_ping(&self) -> Instant {
+        self.heard + self.heartbeat * (self.pings + 1)
+    }
+}
+
+/// Messages per direction before other tasks of the runtime get their turn.
+const TURN: usize = 64;
+/// Heartbeats that may stay unanswered.
+const MISSED: u32 = 3;
+/// How long the kernel may take no byte at all: shorter than a heartbeat, longer than a bad radio link's pause.
+const STALL: Duration = Duration::from_secs(10);
+/// For sending what is queued when the client is told to stop.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
