@@ -1,0 +1,477 @@
+//! Real devices in network namespaces of their own: each test runs on a thread that has left the machine's
+//! namespace, so nothing here can touch an interface or a route of the machine.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::future::Future;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stderr};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use mesh_packet::{EtherType, Ethernet, IpPacket, MacAddr};
+use mesh_tun::{
+    Device, DeviceConfig, DeviceError, DeviceIo, Holder, IpNet, Mode, cleanup_stale, local_routes,
+    overlapping,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, unshare};
+
+#[test]
+fn udp_over_ipv4_comes_out_byte_exact_and_the_answer_goes_in() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        exchange(&device.io(), "100.64.3.2:4000".parse().unwrap(), "100.64.9.9:7777".parse().unwrap());
+    });
+}
+
+#[test]
+fn udp_over_ipv6_works_as_soon_as_the_device_exists() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        exchange(&device.io(), "[fd00:5::2]:4000".parse().unwrap(), "[fd00:5::99]:7777".parse().unwrap());
+    });
+}
+
+#[test]
+fn tun_has_no_link_local_address_and_asks_for_no_router() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        let addresses = ip(&["-6", "-o", "address", "show", "dev", device.name()]);
+        assert!(addresses.contains("fd00:5::2/64"), "{addresses}");
+        assert!(!addresses.contains("fe80:"), "{addresses}");
+        assert!(!addresses.contains("tentative"), "{addresses}");
+        // Whatever the kernel had to say at the start lies in front of a packet of ours.
+        let socket = UdpSocket::bind("100.64.3.2:0").unwrap();
+        socket.send_to(b"marker", "100.64.3.3:9").unwrap();
+        let io = device.io();
+        loop {
+            let bytes = next(&io);
+            let packet = IpPacket::parse(&bytes).unwrap();
+            if packet.protocol == UDP {
+                break;
+            }
+            let router_solicitation = packet.protocol == ICMPV6 && bytes[packet.header_len] == 133;
+            assert!(!router_solicitation, "{bytes:02x?}");
+        }
+        assert_eq!(sysctl(device.name(), "accept_ra"), "0");
+    });
+}
+
+#[test]
+fn tap_has_its_hardware_address_and_asks_for_neighbours() {
+    in_namespace(async || {
+        let mac = [0x02, 0, 0x5e, 0x10, 0, 1];
+        let config = DeviceConfig { mode: Mode::Tap, mac: Some(mac), ..tun_config() };
+        let device = Device::create(&config).await.unwrap();
+        let link = ip(&["-o", "link", "show", "dev", device.name()]);
+        assert!(link.contains("02:00:5e:10:00:01") && link.contains("mtu 1420"), "{link}");
+        assert!(ip(&["-6", "-o", "address", "show", "dev", device.name()]).contains("fe80:"));
+        assert_eq!(sysctl(device.name(), "accept_ra"), "0");
+
+        let socket = UdpSocket::bind("100.64.3.2:0").unwrap();
+        socket.send_to(b"hello", "100.64.3.3:9").unwrap();
+        let io = device.io();
+        let bytes = until(&io, |bytes| Ethernet::parse(bytes).unwrap().ethertype == EtherType::ARP);
+        let request = Ethernet::parse(&bytes).unwrap();
+        assert_eq!((request.src, request.dst), (MacAddr::new(mac), MacAddr::BROADCAST));
+        let (operation, wanted) = (&request.payload[6..8], &request.payload[24..28]);
+        assert_eq!((operation, wanted), (&[0, 1][..], &[100, 64, 3, 3][..]));
+
+        // The answer of 100.64.3.3 at 02:00:00:00:00:03 brings the datagram out.
+        let neighbour = [0x02, 0, 0, 0, 0, 3];
+        let mut answer = [&mac[..], &neighbour, &[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]].concat();
+        answer.extend([&neighbour[..], &[100, 64, 3, 3], &mac, &[100, 64, 3, 2]].concat());
+        io.send(&answer).unwrap();
+        let bytes = until(&io, |bytes| Ethernet::parse(bytes).unwrap().ethertype == EtherType::IPV4);
+        let frame = Ethernet::parse(&bytes).unwrap();
+        assert_eq!(frame.dst, MacAddr::new(neighbour));
+        assert!(frame.payload.ends_with(b"hello"));
+    });
+}
+
+#[test]
+fn routes_are_added_removed_and_listed() {
+    in_namespace(async || {
+        let first = nets(&["10.9.0.0/16", "fd00:9::/48"]);
+        let config = DeviceConfig { routes: first, ..tun_config() };
+        let mut device = Device::create(&config).await.unwrap();
+        assert_eq!(own_routes().await, ["10.9.0.0/16", "100.64.0.0/20", "fd00:5::/64", "fd00:9::/48"]);
+
+        device.set_routes(&nets(&["10.9.0.0/16", "10.8.7.6/24", "100.64.3.2/20"])).await.unwrap();
+        assert_eq!(own_routes().await, ["10.8.7.0/24", "10.9.0.0/16", "100.64.0.0/20", "fd00:5::/64"]);
+
+        ip(&["route", "del", "10.9.0.0/16"]);
+        device.set_routes(&[]).await.unwrap();
+        assert_eq!(own_routes().await, ["100.64.0.0/20", "fd00:5::/64"]);
+
+        let routes = local_routes().await.unwrap();
+        let pool = "100.64.8.0/21".parse().unwrap();
+        assert_eq!(overlapping(&pool, &routes, None).unwrap().device, "smtest0");
+        assert_eq!(overlapping(&pool, &routes, Some("smtest0")), None);
+    });
+}
+
+#[test]
+fn routes_of_others_are_seen_and_not_taken_over() {
+    in_namespace(async || {
+        ip(&["tuntap", "add", "dev", "smother0", "mode", "tun"]);
+        ip(&["link", "set", "smother0", "up"]);
+        ip(&["address", "add", "10.1.2.3/32", "dev", "smother0"]);
+        ip(&["route", "add", "10.7.0.0/16", "dev", "smother0"]);
+        ip(&["route", "add", "10.6.0.0/16", "dev", "smother0", "table", "5252"]);
+        ip(&["route", "add", "default", "dev", "smother0"]);
+        let routes = local_routes().await.unwrap();
+        for (pool, table) in [("10.7.8.0/24", 254), ("10.6.0.0/20", 5252), ("10.1.2.0/24", 255)] {
+            let route = overlapping(&pool.parse().unwrap(), &routes, None).unwrap();
+            assert_eq!((route.device.as_str(), route.table), ("smother0", table), "{pool}");
+        }
+        assert_eq!(overlapping(&"192.168.0.0/16".parse().unwrap(), &routes, None), None);
+
+        let config = DeviceConfig { routes: nets(&["10.7.0.0/16"]), ..tun_config() };
+        let error = Device::create(&config).await.unwrap_err();
+        assert!(matches!(error, DeviceError::RouteExists { .. }), "{error}");
+        assert!(!exists("smtest0"));
+        assert!(ip(&["route", "show", "10.7.0.0/16"]).contains("smother0"));
+    });
+}
+
+#[test]
+fn mtu_changes_and_keeps_room_for_ipv6() {
+    in_namespace(async || {
+        let mut device = Device::create(&tun_config()).await.unwrap();
+        device.set_mtu(1280).await.unwrap();
+        assert!(ip(&["-o", "link", "show", "dev", device.name()]).contains("mtu 1280"));
+        assert!(matches!(device.set_mtu(1279).await, Err(DeviceError::Mtu { least: 1280, .. })));
+        assert!(ip(&["-6", "-o", "address", "show", "dev", device.name()]).contains("fd00:5::2/64"));
+    });
+}
+
+#[test]
+fn drop_removes_the_interface_even_under_a_handle() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        let io = device.io();
+        assert!(exists("smtest0"));
+        drop(device);
+        assert!(!exists("smtest0"));
+        assert!(own_routes().await.is_empty());
+        let error = io.recv(&mut [0; 64]).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(nix::libc::EBADFD));
+    });
+}
+
+#[test]
+fn close_removes_the_interface_and_is_content_when_it_is_gone() {
+    in_namespace(async || {
+        Device::create(&tun_config()).await.unwrap().close().await.unwrap();
+        assert!(!exists("smtest0"));
+        let device = Device::create(&tun_config()).await.unwrap();
+        ip(&["link", "del", "smtest0"]);
+        device.close().await.unwrap();
+    });
+}
+
+#[test]
+fn device_is_removed_from_its_own_namespace_by_a_drop_elsewhere() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        std::thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            drop(device);
+        })
+        .join()
+        .unwrap();
+        assert!(!exists("smtest0"));
+    });
+}
+
+#[test]
+fn killed_process_leaves_nothing() {
+    in_namespace(async || {
+        let mut child = Holding::start(&mut this_test_as("hold"));
+        assert_eq!(child.line, "created");
+        assert!(exists("smtest0"));
+        child.kill();
+        eventually("the interface is gone", || !exists("smtest0"));
+        assert!(own_routes().await.is_empty());
+        Device::create(&tun_config()).await.unwrap();
+    });
+}
+
+#[test]
+fn name_of_another_device_is_refused() {
+    in_namespace(async || {
+        let first = Device::create(&tun_config()).await.unwrap();
+        let error = Device::create(&tun_config()).await.unwrap_err();
+        assert!(matches!(&error, DeviceError::InUse { holder: Holder::Tun, .. }), "{error}");
+        assert!(exists(first.name()));
+
+        ip(&["link", "add", "smbridge0", "type", "bridge"]);
+        let config = DeviceConfig { name: "smbridge0".to_owned(), ..tun_config() };
+        let error = Device::create(&config).await.unwrap_err();
+        assert!(error.to_string().contains("another kind (bridge)"), "{error}");
+        assert!(exists("smbridge0"));
+    });
+}
+
+#[test]
+fn only_unused_persistent_devices_are_cleaned_up() {
+    in_namespace(async || {
+        assert!(!cleanup_stale("smtest0").await.unwrap());
+        for mode in ["tun", "tap"] {
+            ip(&["tuntap", "add", "dev", "smtest0", "mode", mode]);
+            assert!(cleanup_stale("smtest0").await.unwrap(), "{mode}");
+            assert!(!exists("smtest0"), "{mode}");
+        }
+        let device = Device::create(&tun_config()).await.unwrap();
+        let error = cleanup_stale("smtest0").await.unwrap_err();
+        assert!(matches!(error, DeviceError::InUse { .. }), "{error}");
+        assert!(exists(device.name()));
+        assert!(matches!(cleanup_stale("lo").await, Err(DeviceError::Name { .. })));
+    });
+}
+
+#[test]
+fn missing_capability_is_named() {
+    in_namespace(async || {
+        let child = Holding::start(&mut under(&["setpriv", "--bounding-set=-net_admin"]));
+        assert!(child.line.contains("without CAP_NET_ADMIN"), "{}", child.line);
+        assert!(!exists("smtest0"));
+    });
+}
+
+#[test]
+fn ordinary_user_with_the_capability_can_do_everything() {
+    in_namespace(async || {
+        let script = "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec \"$@\"";
+        let user =
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin"];
+        let wrapper =
+            [&["unshare", "-m", "sh", "-c", script, "sh"][..], &user, &["--ambient-caps=-all,+net_admin"]];
+        let mut child = Holding::start(&mut under(&wrapper.concat()));
+        assert_eq!(child.line, "created");
+        assert_eq!(sysctl("smtest0", "accept_ra"), "0");
+        child.kill();
+        eventually("the interface is gone", || !exists("smtest0"));
+    });
+}
+
+#[test]
+fn missing_driver_and_closed_device_node_are_told_apart() {
+    in_namespace(async || {
+        let empty = ["unshare", "-m", "sh", "-c", "mount -t tmpfs tmpfs /dev/net && exec \"$@\"", "sh"];
+        let child = Holding::start(&mut under(&empty));
+        assert!(child.line.contains("modprobe tun"), "{}", child.line);
+
+        let script = "mount -t tmpfs tmpfs /dev/net && mknod -m 600 /dev/net/tun c 10 200 && exec \"$@\"";
+        let user = ["unshare", "-m", "sh", "-c", script, "sh", "setpriv", "--reuid=65534", "--clear-groups"];
+        let child = Holding::start(&mut under(&user));
+        assert!(child.line.contains("/dev/net/tun may not be opened"), "{}", child.line);
+    });
+}
+
+#[test]
+fn switched_off_ipv6_is_named_and_ipv4_goes_on() {
+    in_namespace(async || {
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+        let error = Device::create(&tun_config()).await.unwrap_err();
+        assert!(matches!(error, DeviceError::NoIpv6 { .. }), "{error}");
+        assert!(!exists("smtest0"));
+        let config = DeviceConfig { addresses: nets(&["100.64.3.2/20"]), ..tun_config() };
+        Device::create(&config).await.unwrap();
+    });
+}
+
+/// Started by other tests as a process of its own: says what became of the device, then holds it until killed.
+#[test]
+#[ignore = "only as the child of another test"]
+fn hold() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    runtime().block_on(async {
+        let result = Device::create(&tun_config()).await;
+        println!("{PREFIX}{}", result.as_ref().map_or_else(ToString::to_string, |_| "created".to_owned()));
+        if result.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    });
+}
+
+fn tun_config() -> DeviceConfig {
+    DeviceConfig {
+        name: "smtest0".to_owned(),
+        mode: Mode::Tun,
+        mtu: 1420,
+        mac: None,
+        addresses: nets(&["100.64.3.2/20", "fd00:5::2/64"]),
+        routes: Vec::new(),
+    }
+}
+
+/// Runs `test` on a thread in a new network namespace, where the machine lets us make one.
+fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+    let outcome = std::thread::spawn(|| {
+        if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
+            assert!(
+                std::env::var_os("SHADOWMESH_REQUIRE_NETNS").is_none(),
+                "SHADOWMESH_REQUIRE_NETNS is set, but no network namespace can be made: {errno}"
+            );
+            // Past the harness, which would swallow the words of a test that passes.
+            let _ = writeln!(stderr(), "SKIPPED: no network namespace can be made ({errno}); run as root");
+            return;
+        }
+        runtime().block_on(test());
+    })
+    .join();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Sends a datagram from `own` to `far`, checks what comes out of the device and answers by swapping both ends.
+fn exchange(io: &DeviceIo, own: SocketAddr, far: SocketAddr) {
+    let payload: Vec<u8> = (0..=255).cycle().take(1000).collect();
+    let socket = UdpSocket::bind(own).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.send_to(&payload, far).unwrap();
+
+    let mut bytes = until(io, |bytes| IpPacket::parse(bytes).unwrap().protocol == UDP);
+    let packet = IpPacket::parse(&bytes).unwrap();
+    assert_eq!((packet.src, packet.dst, packet.total_len), (own.ip(), far.ip(), bytes.len()));
+    let udp = &bytes[packet.header_len..];
+    assert_eq!(udp[..2], own.port().to_be_bytes());
+    assert_eq!(udp[2..4], far.port().to_be_bytes());
+    assert_eq!(udp[8..], payload);
+
+    // The internet checksum does not mind the order of its words, so it stays right.
+    let (at, len) = if own.is_ipv4() { (12, 4) } else { (8, 16) };
+    let (front, back) = bytes[at..].split_at_mut(len);
+    front.swap_with_slice(&mut back[..len]);
+    let (front, back) = bytes[packet.header_len..].split_at_mut(2);
+    front.swap_with_slice(&mut back[..2]);
+    assert_eq!(io.send(&bytes).unwrap(), bytes.len());
+
+    let mut received = [0; 2000];
+    let (len, from) = socket.recv_from(&mut received).unwrap();
+    assert_eq!((&received[..len], from), (&payload[..], far));
+}
+
+/// The next packet out of the device.
+fn next(io: &DeviceIo) -> Vec<u8> {
+    let mut buffer = [0; 2048];
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match io.recv(&mut buffer) {
+            Ok(len) => return buffer[..len].to_vec(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => panic!("{error}"),
+        }
+        assert!(Instant::now() < deadline, "no packet came out of the device");
+        poll(&mut [PollFd::new(io.as_fd(), PollFlags::POLLIN)], PollTimeout::from(200_u8)).unwrap();
+    }
+}
+
+fn until(io: &DeviceIo, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+    std::iter::repeat_with(|| next(io))
+        .take(1000)
+        .find(|bytes| wanted(bytes))
+        .expect("the wanted packet came out")
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Prefixes that lead into our device, without the kernel's own for multicast and link-local.
+async fn own_routes() -> Vec<String> {
+    let mut routes: Vec<String> = local_routes()
+        .await
+        .unwrap()
+        .into_iter()
+        .filter(|route| route.device == "smtest0" && route.table == 254)
+        .map(|route| route.prefix.to_string())
+        .collect();
+    routes.sort();
+    routes
+}
+
+fn nets(texts: &[&str]) -> Vec<IpNet> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn exists(name: &str) -> bool {
+    nix::net::if_::if_nametoindex(name).is_ok()
+}
+
+fn sysctl(name: &str, key: &str) -> String {
+    std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{name}/{key}")).unwrap().trim().to_owned()
+}
+
+fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A process that runs [`hold`], in the namespaces of the thread that started it; killed when dropped.
+struct Holding {
+    child: Child,
+    /// What it said about the device.
+    line: String,
+    /// Kept open, because the test harness in the child still writes to it.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Holding {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let lines = stdout.by_ref().lines().map(Result::unwrap);
+        let line = lines.into_iter().find_map(|line| Some(line.split_once(PREFIX)?.1.to_owned()));
+        let line = line.unwrap_or_else(|| panic!("{command:?} said nothing"));
+        Self { child, line, _stdout: stdout }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn this_test_as(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]).env(CHILD, "1");
+    command
+}
+
+/// The child as the last arguments of `wrapper`.
+fn under(wrapper: &[&str]) -> Command {
+    let child = this_test_as("hold");
+    let mut command = Command::new(wrapper[0]);
+    command.args(&wrapper[1..]).arg(child.get_program()).args(child.get_args()).env(CHILD, "1");
+    command
+}
+
+const CHILD: &str = "MESH_TUN_TEST_CHILD";
+/// Stands in front of the child's line, which follows the test harness's own words.
+const PREFIX: &str = "device: ";
+const DEADLINE: Duration = Duration::from_secs(10);
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
