@@ -48,6 +48,9 @@ pub enum DocumentError {
     /// The bytes are no JSON, or a field is missing, unknown or of the wrong type. The text names it.
     #[error("{0}")]
     Json(serde_json::Error),
+    /// The bytes are JSON, but no object.
+    #[error("this is no JSON object")]
+    NotAnObject,
     /// The object is of another schema or version.
     #[error("expected {expected}, found {}", found.as_deref().unwrap_or("no schema"))]
     Schema {
@@ -71,8 +74,8 @@ fn read<T: DeserializeOwned>(
     required: bool,
 ) -> Result<T, DocumentError> {
     let mut value: Value = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
-    let found = value.as_object_mut().and_then(|object| object.remove("schema"));
-    match found {
+    let object = value.as_object_mut().ok_or(DocumentError::NotAnObject)?;
+    match object.remove("schema") {
         Some(Value::String(schema)) if schema == expected => {}
         None if !required => {}
         Some(Value::String(found)) => return Err(DocumentError::Schema { expected, found: Some(found) }),
@@ -109,6 +112,7 @@ mod tests {
         assert!(PingRequest::from_request(br#"{"peer":"pi"}"#).is_ok());
         assert!(PingRequest::from_request(br#"{"schema":"shadowmesh.ping_request/1","peer":"pi"}"#).is_ok());
         assert!(PingRequest::from_request(br#"{"schema":"x","peer":"pi"}"#).is_err());
+        assert!(PingRequest::from_request(br#"["pi", 1]"#).is_err());
         let error = PingRequest::from_request(br#"{"peer":"pi","timout":1}"#).unwrap_err().to_string();
         assert!(error.contains("timout"), "{error}");
     }
