@@ -18,8 +18,8 @@ mod tests;
 use std::future::Future;
 
 use mesh_control::{
-    ApiError, DownAnswer, Event, Id, InviteAnswer, InviteRequest, PeerStatus, PingAnswer, PingRequest, Status,
-    UpAnswer, UpRequest,
+    ApiError, DownAnswer, Event, Id, InviteAnswer, InviteRequest, PeerStatus, PingAnswer, PingRequest,
+    Status, UpAnswer, UpRequest,
 };
 use tokio::sync::broadcast;
 

@@ -1,0 +1,167 @@
+//! One of each, with every optional field present.
+
+use mesh_control::{
+    ApiError, Counters, CryptoStatus, DownAnswer, ErrorCode, Event, EventKind, Id, InviteAnswer,
+    InviteRequest, Mode, NetworkStatus, NodeState, NodeStatus, NoticeLevel, PathKind, PeerState, PeerStatus,
+    PingAnswer, PingRequest, Readiness, RelayState, RelayStatus, Role, SessionStatus, Status, Timestamp,
+    UpAnswer, UpRequest,
+};
+
+pub(super) fn id() -> Id {
+    Id {
+        node_id: "aaaaaaaaaaaaaaaaaaaa".into(),
+        name: Some("laptop".into()),
+        network: Some("home".into()),
+        net_id: Some("cccccccccccccccccccc".into()),
+        public_key_fingerprint: "aaaa-aaaa".into(),
+    }
+}
+
+pub(super) fn status() -> Status {
+    Status {
+        state: NodeState::Up,
+        version: "0.1.0".into(),
+        network: Some(network()),
+        node: Some(node()),
+        relay: Some(relay()),
+        ready: ready(),
+        peers: vec![peer()],
+        counters: Counters {
+            rx_packets: 1,
+            tx_packets: 2,
+            rx_bytes: 3,
+            tx_bytes: 4,
+            drops: [("no_route".to_owned(), 5)].into(),
+        },
+        crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
+    }
+}
+
+pub(super) fn network() -> NetworkStatus {
+    NetworkStatus {
+        name: "home".into(),
+        net_id: "cccccccccccccccccccc".into(),
+        role: Role::Coordinator,
+        roster_version: 7,
+        members: 2,
+    }
+}
+
+pub(super) fn node() -> NodeStatus {
+    NodeStatus {
+        name: "laptop".into(),
+        node_id: "aaaaaaaaaaaaaaaaaaaa".into(),
+        addresses: vec!["100.64.1.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+        interface: "mesh0".into(),
+        mode: Mode::Tun,
+        mtu: 1420,
+    }
+}
+
+pub(super) fn relay() -> RelayStatus {
+    RelayStatus {
+        url: "wss://relay.example".into(),
+        state: RelayState::Connected,
+        error: Some("refused".into()),
+        since: Some(at()),
+        connect_ms: Some(12),
+        observed_address: Some("[2001:db8::1]:5000".parse().unwrap()),
+        retry_in_ms: Some(100),
+    }
+}
+
+pub(super) fn ready() -> Readiness {
+    Readiness { data_passed: true, only_member: false, reason: String::new() }
+}
+
+pub(super) fn peer() -> PeerStatus {
+    PeerStatus {
+        name: "pi".into(),
+        node_id: "bbbbbbbbbbbbbbbbbbbb".into(),
+        addresses: vec!["100.64.1.2".parse().unwrap()],
+        groups: vec!["servers".into()],
+        online: Some(true),
+        path: PathKind::Relay,
+        relay: Some("relay.example".into()),
+        state: PeerState::Established,
+        session: Some(SessionStatus {
+            suite: "ML-KEM-1024+X25519".into(),
+            handshake_age_s: 60,
+            rtt_ms: Some(12.5),
+            rx_bytes: 1,
+            tx_bytes: 2,
+            rx_packets: 3,
+            tx_packets: 4,
+            last_received_s: Some(1),
+        }),
+        last_error: Some("timed out".into()),
+    }
+}
+
+pub(super) fn up_requests() -> Vec<UpRequest> {
+    vec![
+        UpRequest::New {
+            network_name: "home".into(),
+            relay: "wss://relay.example#PIN".into(),
+            node_name: Some("laptop".into()),
+            ipv4_pool: Some("100.80.0.0/16".parse().unwrap()),
+        },
+        UpRequest::Join { ticket: "mesh1secret".to_owned().into(), node_name: Some("pi".into()) },
+        UpRequest::Resume {},
+    ]
+}
+
+pub(super) fn up() -> UpAnswer {
+    UpAnswer { state: NodeState::Connecting, changed: true, network: network(), node: node(), ready: ready() }
+}
+
+pub(super) fn down() -> DownAnswer {
+    DownAnswer { state: NodeState::Down, changed: true }
+}
+
+pub(super) fn ping_request() -> PingRequest {
+    PingRequest { peer: "pi".into(), timeout_ms: 1000 }
+}
+
+pub(super) fn ping() -> PingAnswer {
+    PingAnswer {
+        peer: "pi".into(),
+        address: Some("100.64.1.2".parse().unwrap()),
+        path: PathKind::Relay,
+        relay: Some("relay.example".into()),
+        rtt_ms: 12.25,
+    }
+}
+
+pub(super) fn invite_request() -> InviteRequest {
+    InviteRequest { name: Some("pi".into()), groups: vec!["servers".into()], uses: 2, ttl_s: 60 }
+}
+
+pub(super) fn invite() -> InviteAnswer {
+    InviteAnswer { ticket: "mesh1secret".to_owned().into(), expires: at(), uses: 2 }
+}
+
+pub(super) fn error() -> ApiError {
+    ApiError::new(ErrorCode::Down, "the node is down").with_hint("meshctl up")
+}
+
+pub(super) fn events() -> Vec<Event> {
+    [
+        EventKind::State { state: NodeState::Up, ready: ready() },
+        EventKind::Relay { relay: relay() },
+        EventKind::Peer { peer: Box::new(peer()) },
+        EventKind::Roster { version: 8, members: 3 },
+        EventKind::Notice {
+            level: NoticeLevel::Warning,
+            code: Some(ErrorCode::Storage),
+            message: "full".into(),
+        },
+        EventKind::Lagged { missed: 9 },
+    ]
+    .map(|kind| Event { at: at(), kind })
+    .into()
+}
+
+fn at() -> Timestamp {
+    Timestamp::from_unix_ms(1_777_890_030_123)
+}
