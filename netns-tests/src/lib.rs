@@ -1,1 +1,28 @@
-//! placeholder
+//! A laboratory of network namespaces in which the real programs run.
+//!
+//! - [`Lab`] owns namespaces, processes' logs and a scratch directory; dropping it removes all of them, also when a
+//!   test panics. What a killed run left behind is swept, by the process id in the names, when the next one starts.
+//! - [`Host`] is one namespace: it runs commands and holds addresses. [`Switch`] is a bridge that joins hosts.
+//! - [`Process`] is a program in the background, killed by its id when the value is dropped.
+//! - [`Relay`] and [`Daemon`] are the programs under test, with their configuration and state in the scratch directory.
+//! - [`wait_until`] is the only way to wait: for a condition, with a deadline.
+//!
+//! Nothing here touches the network of the machine: every link is created inside a namespace.
+
+mod host;
+mod mesh;
+mod namespace;
+mod process;
+mod scenario;
+mod switch;
+mod wait;
+
+pub use host::{Host, Output, Run};
+pub use mesh::{
+    Daemon, DaemonOptions, Mesh, MeshOptions, Relay, RelayOptions, Status, binary, drops, session_with,
+};
+pub use namespace::Lab;
+pub use process::Process;
+pub use scenario::scenario;
+pub use switch::{Switch, Underlay};
+pub use wait::{poll_interval, wait_until};

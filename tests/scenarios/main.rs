@@ -1,1 +1,3 @@
-//! placeholder
+//! Tests across the crates.
+
+mod layering;

@@ -1,0 +1,110 @@
+//! Traffic for the laboratory: every byte that arrives is compared with the byte that was sent.
+//!
+//! Each command prints one JSON document when it is done; a receiver prints `ready` first, once its socket stands.
+
+mod datagrams;
+mod http;
+mod junk;
+mod pattern;
+mod stream;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send datagrams, each with its own number, length and checksum.
+    UdpSend {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        #[arg(long, default_value_t = 1372)]
+        size: usize,
+        /// Datagrams per second; as fast as the socket takes them unless given.
+        #[arg(long)]
+        rate: Option<u64>,
+        /// The address to send from.
+        #[arg(long)]
+        from: Option<SocketAddr>,
+    },
+    /// Receive such datagrams until none came for a while.
+    UdpReceive {
+        #[arg(long)]
+        bind: SocketAddr,
+        /// End after this many.
+        #[arg(long)]
+        count: Option<u64>,
+        /// End when none came for this long, once the first arrived.
+        #[arg(long, default_value_t = 1500)]
+        idle_ms: u64,
+        /// End in any case after this long.
+        #[arg(long, default_value_t = 60)]
+        limit_s: u64,
+    },
+    /// Send a stream of known bytes.
+    TcpSend {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        bytes: u64,
+    },
+    /// Receive one stream and compare every byte.
+    TcpReceive {
+        #[arg(long)]
+        bind: SocketAddr,
+    },
+    /// Serve one file over HTTP/1.1.
+    Http {
+        #[arg(long)]
+        bind: SocketAddr,
+        #[arg(long)]
+        file: PathBuf,
+    },
+    /// Send random and valid-looking datagrams and report what came back.
+    JunkUdp {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, default_value_t = 2000)]
+        count: u32,
+    },
+    /// Open connections that send random and valid-looking bytes and report how they ended.
+    JunkTcp {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, default_value_t = 50)]
+        count: u32,
+    },
+}
+
+#[expect(clippy::print_stdout, reason = "the document on the standard output is what this program is for")]
+fn main() -> Result<()> {
+    let document = match Arguments::parse().command {
+        Command::UdpSend { to, count, size, rate, from } => datagrams::send(to, from, count, size, rate)?,
+        Command::UdpReceive { bind, count, idle_ms, limit_s } => {
+            datagrams::receive(bind, count, idle_ms, limit_s)?
+        }
+        Command::TcpSend { to, bytes } => stream::send(to, bytes)?,
+        Command::TcpReceive { bind } => stream::receive(bind)?,
+        Command::Http { bind, file } => http::serve(bind, &file)?,
+        Command::JunkUdp { to, count } => junk::udp(to, count)?,
+        Command::JunkTcp { to, count } => junk::tcp(to, count)?,
+    };
+    println!("{document}");
+    Ok(())
+}
+
+/// Tells who waits for it that the socket stands.
+#[expect(clippy::print_stdout, reason = "a test waits for this line")]
+fn announce_ready() {
+    println!("ready");
+}

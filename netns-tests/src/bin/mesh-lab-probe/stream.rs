@@ -1,0 +1,66 @@
+//! A TCP stream whose every byte is known to both ends.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::announce_ready;
+use crate::pattern::Pattern;
+
+/// Sends `bytes` bytes, waits for the other end to have read them, and reports the time.
+pub(crate) fn send(to: SocketAddr, bytes: u64) -> Result<Value> {
+    let start = Instant::now();
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("cannot connect")?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut pattern = Pattern::new(SEED);
+    let mut buffer = vec![0; CHUNK];
+    let mut left = bytes;
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        pattern.fill(&mut buffer[..length]);
+        stream.write_all(&buffer[..length]).context("the stream broke")?;
+        left -= u64::try_from(length)?;
+    }
+    stream.shutdown(Shutdown::Write)?;
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).context("no end from the other side")?;
+    Ok(json!({ "sent": bytes, "seconds": start.elapsed().as_secs_f64() }))
+}
+
+/// Receives one stream and reports its length and whether every byte was right.
+pub(crate) fn receive(bind: SocketAddr) -> Result<Value> {
+    let listener = TcpListener::bind(bind).context("cannot bind")?;
+    announce_ready();
+    let (mut stream, _) = listener.accept()?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut pattern = Pattern::new(SEED);
+    let (mut got, mut want) = (vec![0; CHUNK], vec![0; CHUNK]);
+    let (mut received, mut intact) = (0_u64, true);
+    loop {
+        // Whole chunks, so that the pattern advances by multiples of eight.
+        let mut length = 0;
+        while length < CHUNK {
+            match stream.read(&mut got[length..]).context("the stream broke")? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        pattern.fill(&mut want[..length]);
+        intact &= got[..length] == want[..length];
+        received += u64::try_from(length)?;
+        if length < CHUNK {
+            break;
+        }
+    }
+    Ok(json!({ "received": received, "intact": intact }))
+}
+
+const CHUNK: usize = 256 * 1024;
+const SEED: u64 = 500;
+
+/// A stream that stands still for this long is broken.
+const PATIENCE: Duration = Duration::from_secs(30);

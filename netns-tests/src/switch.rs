@@ -1,0 +1,67 @@
+//! A bridge in a namespace of its own, as the public network between hosts.
+
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use crate::host::Host;
+use crate::namespace::{Lab, ip};
+
+/// Which addresses the hosts of the public network have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Underlay {
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    Both,
+}
+
+/// The public network: hosts plugged into it reach each other.
+#[derive(Debug)]
+pub struct Switch<'lab> {
+    lab: &'lab Lab,
+    bridge: Host,
+    underlay: Underlay,
+    next: Cell<u8>,
+}
+
+impl<'lab> Switch<'lab> {
+    pub(crate) fn new(lab: &'lab Lab, underlay: Underlay) -> Result<Self> {
+        let bridge = lab.namespace("public")?;
+        let namespace = bridge.namespace();
+        ip(&["-n", namespace, "link", "add", "br0", "type", "bridge", "mcast_snooping", "0"])?;
+        ip(&["-n", namespace, "link", "set", "br0", "up"])?;
+        Ok(Self { lab, bridge, underlay, next: Cell::new(1) })
+    }
+
+    /// Makes a host with the next free address on its interface `eth0`.
+    ///
+    /// # Errors
+    /// `ip` failed, or there are no addresses left.
+    pub fn host(&self, name: &str) -> Result<Host> {
+        let mut host = self.lab.namespace(name)?;
+        let number = self.next.get();
+        self.next.set(number.checked_add(1).expect("a test makes fewer than 255 hosts"));
+        let port = format!("p{number}");
+        self.lab.cable((&host, "eth0"), (&self.bridge, &port))?;
+        ip(&["-n", self.bridge.namespace(), "link", "set", &port, "master", "br0"])?;
+        let v4 = IpAddr::from(Ipv4Addr::new(203, 0, 113, number));
+        let v6 = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number)));
+        if self.underlay != Underlay::V6 {
+            host.add_address("eth0", v4, 24)?;
+        }
+        if self.underlay != Underlay::V4 {
+            host.add_address("eth0", v6, 64)?;
+        }
+        host.set_underlay(if self.underlay == Underlay::V6 { v6 } else { v4 });
+        Ok(host)
+    }
+
+    /// The namespace that holds the bridge, for captures of everything that passes.
+    pub fn bridge(&self) -> &Host {
+        &self.bridge
+    }
+}
