@@ -20,5 +20,5 @@ pub mod stun;
 pub mod ticket;
 
 pub use codec::WireError;
-pub use relay_url::RelayUrl;
 pub use ids::{IdParseError, NetId, NodeId, Pin};
+pub use relay_url::{RelayUrl, RelayUrlError};

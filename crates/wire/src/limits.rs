@@ -25,6 +25,8 @@ pub const RELAY_PAYLOAD: usize = 64 * 1024;
 pub const ROSTER: usize = 1024 * 1024;
 /// Most nodes in a roster.
 pub const ROSTER_NODES: usize = 4096;
+/// Most revoked nodes that a roster remembers.
+pub const REVOKED: usize = 4096;
 /// Longest name of a node or a network: one DNS label (RFC 1035).
 pub const NAME: usize = 63;
 /// Longest name of a group.
