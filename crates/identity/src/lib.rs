@@ -9,13 +9,18 @@
 //! reads a clock or speaks to a network.
 
 mod hash;
+mod key_file;
 mod keys;
 mod label;
 mod mldsa;
 mod signature;
+mod ticket;
 
 pub use hash::sha512;
+pub use key_file::{KEY_FILE_LEN, KeyFileError};
 pub use keys::{Identity, KeyError, PublicIdentity, SignError, VerifyError};
 pub use label::Label;
+pub use mesh_wire::roster::UnixSeconds;
 pub use mldsa::{AwsLc, MlDsa87, MlDsaError, MlDsaSigner, Pqcrypto};
 pub use signature::Signature;
+pub use ticket::{Ticket, TicketError, TicketSecret};
