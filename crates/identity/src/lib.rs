@@ -13,6 +13,7 @@ mod key_file;
 mod keys;
 mod label;
 mod mldsa;
+mod roster;
 mod signature;
 mod ticket;
 
@@ -22,5 +23,9 @@ pub use keys::{Identity, KeyError, PublicIdentity, SignError, VerifyError};
 pub use label::Label;
 pub use mesh_wire::roster::UnixSeconds;
 pub use mldsa::{AwsLc, MlDsa87, MlDsaError, MlDsaSigner, Pqcrypto};
+pub use roster::{
+    AdmitError, Admitted, CLOCK_SKEW, HeadCache, MembershipProof, NewMember, ProofError, ProofKind, Roster,
+    RosterDraft, RosterError, SignRosterError, UpdateError, default_pool,
+};
 pub use signature::Signature;
 pub use ticket::{Ticket, TicketError, TicketSecret};
