@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 
 use crate::namespace::ip;
@@ -70,6 +71,24 @@ impl Host {
             words.push("nodad");
         }
         ip(&words)
+    }
+
+    /// Calls `body` on a thread that lives in this namespace: the sockets it makes belong here.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or `body` failed.
+    ///
+    /// # Panics
+    /// When `body` does.
+    pub fn enter<T: Send>(&self, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let file = File::open(format!("/run/netns/{}", self.namespace)).context("no such namespace")?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&file, CloneFlags::CLONE_NEWNET).context("cannot enter the namespace")?;
+                body()
+            });
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
     }
 
     /// Loads rules for `nft` in this namespace.

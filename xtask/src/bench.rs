@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut arena = Arena::new(NAME)?;
     let relay_host = arena.host("relay")?;
     let (near, far) = (arena.host("near")?, arena.host("far")?);
-    let relay = start_relay(&relay_host)?;
+    let relay = start_relay(&relay_host, RELAY_LIMITS)?;
     figures.add("meshrelay RSS without clients", "MiB", None, Some(load::rss_mib(relay.process.pid())?));
     let daemons = [start_daemon(&near)?, start_daemon(&far)?];
     ctl(&near, &["up", "--new", "bench", "--relay", &relay.url, "--name", "near"], None)?;
@@ -195,6 +195,9 @@ fn time_to_first_ping(coordinator: &Host, newcomer: &Host, figures: &mut Figures
 }
 
 const NAME: &str = "bench";
+
+/// All clients of the measurement come from one address; the transfer is bounded by the machine alone.
+const RELAY_LIMITS: &str = "clients_per_address = 2000\nnew_clients_per_second = 0\nbytes_per_second = 0";
 
 /// The package and the example that holds many connections to a relay.
 const CLIENTS: (&str, &str) = ("mesh-netns-tests", "relay-clients");

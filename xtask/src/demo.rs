@@ -68,7 +68,7 @@ impl Stage {
             say::line(&format!("  {:8} {}", host.name, host.address));
         }
         say::command("relay", "meshrelay --config meshrelay.toml &");
-        let relay = start_relay(&relay_host)?;
+        let relay = start_relay(&relay_host, "")?;
         say::output(&format!("reachable at {}", relay.url));
         let mut daemons = Vec::new();
         for host in [&laptop, &pi] {

@@ -37,7 +37,7 @@ pub(crate) const SCENARIOS: &[Need] = &[
 ];
 
 /// What the programs are built with beside the Rust toolchain.
-pub(crate) const BUILD: &[Need] = &[("cc", "build-essential"), ("cmake", "cmake")];
+pub(crate) const BUILD: &[Need] = &[("cc", "build-essential")];
 
 /// Installs what is missing when root, and otherwise says what is.
 pub(crate) fn ensure_installed(needs: &[&[Need]]) -> Result<()> {

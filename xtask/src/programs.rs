@@ -21,11 +21,14 @@ pub(crate) struct Relay {
 }
 
 /// Starts a relay on its host and waits until it tells its pin.
-pub(crate) fn start_relay(host: &Host) -> Result<Relay> {
+///
+/// `limits` are lines of the table `[limits]` of its configuration.
+pub(crate) fn start_relay(host: &Host, limits: &str) -> Result<Relay> {
     let config_path = host.dir.join("meshrelay.toml");
     let config = format!(
-        "listen = [\"[::]:{RELAY_PORT}\"]\nstun_listen = [\"[::]:3478\"]\nmetrics_listen = \"127.0.0.1:9464\"\nstate_dir = \"{}\"\n",
-        host.dir.join("state").display()
+        "listen = [\"[::]:{RELAY_PORT}\"]\nstun_listen = [\"[::]:3478\"]\nmetrics_listen = \"127.0.0.1:9464\"\nstate_dir = \"{}\"\npublic_host = \"{}\"\n[limits]\n{limits}\n",
+        host.dir.join("state").display(),
+        host.address,
     );
     fs::create_dir_all(host.dir.join("state"))?;
     fs::write(&config_path, config)?;
