@@ -2,6 +2,7 @@
 //! namespace, so nothing here can touch an interface or a route of the machine.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stderr};
 use std::net::{SocketAddr, UdpSocket};
@@ -244,11 +245,14 @@ fn missing_capability_is_named() {
 #[test]
 fn ordinary_user_with_the_capability_can_do_everything() {
     in_namespace(async || {
-        let script = "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec \"$@\"";
+        if !can_change_user_and_devices() {
+            return skip("device files cannot be made here");
+        }
+        let script = format!("{OWN_NODE} exec \"$@\"");
         let user =
             ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+net_admin"];
         let wrapper =
-            [&["unshare", "-m", "sh", "-c", script, "sh"][..], &user, &["--ambient-caps=-all,+net_admin"]];
+            [&["unshare", "-m", "sh", "-c", &script, "sh"][..], &user, &["--ambient-caps=-all,+net_admin"]];
         let mut child = Holding::start(&mut under(&wrapper.concat()));
         assert_eq!(child.line, "created");
         assert_eq!(sysctl("smtest0", "accept_ra"), "0");
@@ -260,12 +264,15 @@ fn ordinary_user_with_the_capability_can_do_everything() {
 #[test]
 fn missing_driver_and_closed_device_node_are_told_apart() {
     in_namespace(async || {
+        if !can_change_user_and_devices() {
+            return skip("device files cannot be made here");
+        }
         let empty = ["unshare", "-m", "sh", "-c", "mount -t tmpfs tmpfs /dev/net && exec \"$@\"", "sh"];
         let child = Holding::start(&mut under(&empty));
         assert!(child.line.contains("modprobe tun"), "{}", child.line);
 
-        let script = "mount -t tmpfs tmpfs /dev/net && mknod -m 600 /dev/net/tun c 10 200 && exec \"$@\"";
-        let user = ["unshare", "-m", "sh", "-c", script, "sh", "setpriv", "--reuid=65534", "--clear-groups"];
+        let script = format!("{OWN_NODE} chmod 600 /dev/net/tun && exec \"$@\"");
+        let user = ["unshare", "-m", "sh", "-c", &script, "sh", "setpriv", "--reuid=65534", "--clear-groups"];
         let child = Holding::start(&mut under(&user));
         assert!(child.line.contains("/dev/net/tun may not be opened"), "{}", child.line);
     });
@@ -314,13 +321,10 @@ fn tun_config() -> DeviceConfig {
 fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     let outcome = std::thread::spawn(|| {
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
-            assert!(
-                std::env::var_os("SHADOWMESH_REQUIRE_NETNS").is_none(),
-                "SHADOWMESH_REQUIRE_NETNS is set, but no network namespace can be made: {errno}"
-            );
-            // Past the harness, which would swallow the words of a test that passes.
-            let _ = writeln!(stderr(), "SKIPPED: no network namespace can be made ({errno}); run as root");
-            return;
+            return skip(&format!("no network namespace can be made ({errno}); run as root"));
+        }
+        if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+            return skip(&format!("/dev/net/tun cannot be opened ({error})"));
         }
         runtime().block_on(test());
     })
@@ -328,6 +332,22 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Says past the harness, which would swallow the words of a test that passes, that this one did nothing.
+fn skip(reason: &str) {
+    assert!(
+        std::env::var_os("SHADOWMESH_REQUIRE_NETNS").is_none(),
+        "SHADOWMESH_REQUIRE_NETNS is set, but {reason}"
+    );
+    let _ = writeln!(stderr(), "SKIPPED: {reason}");
+}
+
+/// Whether a child can get another user and device files of its own, which a root of some containers cannot give it.
+fn can_change_user_and_devices() -> bool {
+    let script = format!("{OWN_NODE} setpriv --reuid=65534 --regid=65534 --clear-groups true");
+    let status = Command::new("unshare").args(["-m", "sh", "-c", &script]).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -469,6 +489,8 @@ fn under(wrapper: &[&str]) -> Command {
     command
 }
 
+/// Shell commands that put a device node which everybody may open in the place of the machine's, in a mount namespace.
+const OWN_NODE: &str = "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 &&";
 const CHILD: &str = "MESH_TUN_TEST_CHILD";
 /// Stands in front of the child's line, which follows the test harness's own words.
 const PREFIX: &str = "device: ";
