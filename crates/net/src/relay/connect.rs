@@ -43,19 +43,18 @@ pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<(S
         .map_err(|error| RelayError::Tls(io::Error::other(error)))?;
     let mut socket = upgrade(tls, &config.url).await?;
 
-    let hello = match RelayMessage::parse(&next_message(&mut socket).await?)? {
-        RelayMessage::Hello(hello) => hello,
-        other => return Err(unexpected(&other)),
-    };
+    let message = next_message(&mut socket).await?;
+    let message = RelayMessage::parse(&message)?;
+    let RelayMessage::Hello(hello) = message else { return Err(unexpected(&message)) };
     if hello.relay_id != pin.0 {
         return Err(RelayError::PinMismatch { expected: pin, found: Pin(hello.relay_id) });
     }
     let auth = authenticate(&config.identity, config, &hello, &exporter, admission)?;
     socket.send(Message::Binary(auth.into())).await?;
-    match RelayMessage::parse(&next_message(&mut socket).await?)? {
-        RelayMessage::Welcome(welcome) => Ok((socket, welcome)),
-        other => Err(unexpected(&other)),
-    }
+    let message = next_message(&mut socket).await?;
+    let message = RelayMessage::parse(&message)?;
+    let RelayMessage::Welcome(welcome) = message else { return Err(unexpected(&message)) };
+    Ok((socket, welcome))
 }
 
 async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<CountedStream>, RelayError> {
@@ -127,10 +126,12 @@ async fn next_message(socket: &mut Socket) -> Result<Bytes, RelayError> {
 }
 
 fn unexpected(message: &RelayMessage<'_>) -> RelayError {
-    match message {
-        RelayMessage::Error { code, text } => RelayError::from_relay(*code, text),
-        RelayMessage::Restarting { min_ms, max_ms } => RelayError::restarting(*min_ms, *max_ms),
-        _ => RelayError::WebSocket("it sent a message out of turn".to_owned()),
+    if let RelayMessage::Error { code, text } = message {
+        RelayError::from_relay(*code, text)
+    } else if let RelayMessage::Restarting { min_ms, max_ms } = message {
+        RelayError::restarting(*min_ms, *max_ms)
+    } else {
+        RelayError::WebSocket("it sent a message out of turn".to_owned())
     }
 }
 

@@ -180,10 +180,10 @@ impl RelayError {
 
     /// Makes an error out of what the relay said before it closed.
     pub(super) fn from_relay(code: ErrorCode, text: &str) -> Self {
-        match code {
-            ErrorCode::Replaced => Self::Replaced,
-            _ => Self::Auth { code, text: text.chars().filter(|c| !c.is_control()).collect() },
+        if code == ErrorCode::Replaced {
+            return Self::Replaced;
         }
+        Self::Auth { code, text: text.chars().filter(|c| !c.is_control()).collect() }
     }
 }
 

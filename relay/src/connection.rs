@@ -1,0 +1,385 @@
+//! One client's connection: reads its messages, forwards its data, writes what its outbox holds.
+//!
+//! Reading and writing share one task and neither waits for the other. The routes of the client's handles are cached
+//! here, so that a message is forwarded with one short lock: that of the destination's outbox.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{Sink, Stream, StreamExt};
+use mesh_wire::WireError;
+use mesh_wire::relay::{ClientMessage, Data, Direction, ErrorCode, RelayMessage, Role, RosterBlob};
+use tokio::time::{Sleep, timeout};
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::Shared;
+use crate::admit::Socket;
+use crate::bucket::Bucket;
+use crate::hub::{Member, NoRoute, Route};
+use crate::metrics::Counter;
+use crate::outbox::Outbox;
+use crate::queue::{Dropped, Next};
+
+/// A client's place in the hub; dropping it makes the place free.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) member: Member,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.hub().leave(self.member);
+    }
+}
+
+/// An authenticated client.
+pub(crate) struct Connection {
+    socket: Socket,
+    seat: Seat,
+    role: Role,
+    routes: Vec<Option<Cached>>,
+    bucket: Bucket,
+    throttle_told: Option<Instant>,
+    heartbeat: Duration,
+    heard: Instant,
+    pings: u32,
+    unflushed: bool,
+    /// Since when, and at which count of written bytes, the kernel has taken nothing.
+    blocked: Option<(Instant, u64)>,
+    /// Nothing more is read; what is queued is still written.
+    ending: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// The route of one of the client's handles, or that there was none at a certain count of joins.
+struct Cached {
+    handle: u32,
+    route: Result<Route, (NoRoute, u64)>,
+}
+
+/// Why a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client left or the network broke.
+    Closed,
+    /// The client takes nothing.
+    Stalled,
+    /// The client does not answer.
+    Silent,
+    /// The relay closed it; the outbox said why.
+    ByRelay,
+}
+
+impl Connection {
+    pub(crate) fn new(socket: Socket, seat: Seat, role: Role) -> Self {
+        let limits = &seat.shared.config.limits;
+        let rate = f64::from(match role {
+            Role::Guest => limits.guest_bytes_per_second,
+            Role::Member | Role::Root => limits.bytes_per_second,
+        });
+        let now = Instant::now();
+        let heartbeat = Duration::from_secs(limits.heartbeat_seconds.into());
+        Self {
+            socket,
+            role,
+            routes: Vec::new(),
+            bucket: Bucket::new(rate, rate / 4.0, now),
+            throttle_told: None,
+            heartbeat,
+            heard: now,
+            pings: 0,
+            unflushed: false,
+            blocked: None,
+            ending: false,
+            timer: Box::pin(tokio::time::sleep(heartbeat)),
+            seat,
+        }
+    }
+
+    /// Runs until the connection ends.
+    pub(crate) async fn run(mut self) {
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        let metrics = &self.seat.shared.metrics;
+        match end {
+            End::Closed => metrics.ended_closed.add(1),
+            End::Stalled => metrics.ended_stalled.add(1),
+            End::Silent => metrics.ended_silent.add(1),
+            End::ByRelay if self.ending => metrics.ended_protocol.add(1),
+            End::ByRelay => metrics.ended_by_relay.add(1),
+        }
+        tracing::debug!(peer = %self.seat.member.party.1, reason = ?end, "client disconnected");
+        let Self { mut socket, seat, .. } = self;
+        // Peers learn at once, not after the courtesies.
+        drop(seat);
+        if end == End::ByRelay {
+            // Reading on lets the last words arrive: a socket closed with unread data is reset.
+            let linger = async {
+                let _ = socket.close(None).await;
+                while matches!(socket.next().await, Some(Ok(_))) {}
+            };
+            let _ = timeout(LINGER, Box::pin(linger)).await;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        self.seat.outbox.register(cx.waker());
+        let now = Instant::now();
+        let result =
+            self.write(cx, now).and_then(|()| self.read(cx, now)).and_then(|()| self.keep_time(cx, now));
+        match result {
+            Ok(()) => Poll::Pending,
+            Err(end) => Poll::Ready(end),
+        }
+    }
+
+    /// Hands queued messages to the socket until the outbox is empty, the socket blocks or the turn is over.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        let mut dropped = Dropped::default();
+        let result = self.write_turn(cx, now, &mut dropped);
+        self.count_dropped(dropped);
+        if result? {
+            let written = self.socket.get_ref().get_ref().0.written();
+            if self.blocked.is_none_or(|(_, before)| before != written) {
+                self.blocked = Some((now, written));
+            }
+        } else {
+            self.blocked = None;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the socket blocks.
+    fn write_turn(&mut self, cx: &mut Context<'_>, now: Instant, dropped: &mut Dropped) -> Result<bool, End> {
+        for _ in 0..TURN {
+            if Pin::new(&mut self.socket).poll_ready(cx).map_err(|_| End::Closed)?.is_pending() {
+                return Ok(true);
+            }
+            let next = self.seat.outbox.pop(now, dropped);
+            if let Next::Message(message) = next {
+                Pin::new(&mut self.socket).start_send(Message::Binary(message)).map_err(|_| End::Closed)?;
+                self.unflushed = true;
+                continue;
+            }
+            if self.unflushed {
+                if Pin::new(&mut self.socket).poll_flush(cx).map_err(|_| End::Closed)?.is_pending() {
+                    return Ok(true);
+                }
+                self.unflushed = false;
+            }
+            return if next == Next::Close { Err(End::ByRelay) } else { Ok(false) };
+        }
+        cx.waker().wake_by_ref();
+        Ok(false)
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        for _ in 0..TURN {
+            if self.ending || self.bucket.wait().is_some_and(|until| until > now) {
+                return Ok(());
+            }
+            let message = match Pin::new(&mut self.socket).poll_next(cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(None) => return Err(End::Closed),
+                Poll::Ready(Some(Err(tungstenite::Error::Capacity(_)))) => {
+                    self.refuse(ErrorCode::TooLarge, "the message is longer than this client may send");
+                    return Ok(());
+                }
+                Poll::Ready(Some(Err(_))) => return Err(End::Closed),
+                Poll::Ready(Some(Ok(message))) => message,
+            };
+            self.heard = now;
+            self.pings = 0;
+            match message {
+                Message::Binary(bytes) => self.handle(&bytes, now),
+                // The library answers; this only makes a flood of them count.
+                Message::Ping(_) | Message::Pong(_) => self.bucket.take(CONTROL_COST, now),
+                Message::Close(_) => return Err(End::Closed),
+                Message::Text(_) | Message::Frame(_) => {
+                    self.refuse(ErrorCode::BadMessage, "expected binary messages");
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Ok(())
+    }
+
+    fn handle(&mut self, bytes: &[u8], now: Instant) {
+        let member = self.seat.member;
+        self.bucket.take(cost(bytes), now);
+        match ClientMessage::parse(bytes) {
+            Ok(ClientMessage::Send(data)) => self.forward(&data, now),
+            Ok(ClientMessage::Bind(node)) => self.seat.shared.hub().bind(member, node),
+            Ok(ClientMessage::Unbind(handle)) => self.seat.shared.hub().unbind(member, handle),
+            Ok(ClientMessage::Ping(token)) => {
+                self.seat.outbox.control(&RelayMessage::Pong(token));
+            }
+            Ok(ClientMessage::Pong(_)) => {}
+            Ok(ClientMessage::RosterPut(roster)) => self.put_roster(&roster),
+            Ok(ClientMessage::Auth(_)) => self.refuse(ErrorCode::BadMessage, "CLIENT_AUTH came twice"),
+            Err(WireError::TooLong(_)) => self.refuse(ErrorCode::TooLarge, "the payload is too long"),
+            Err(error) => self.refuse(ErrorCode::BadMessage, &error.to_string()),
+        }
+        self.tell_throttle(now);
+    }
+
+    fn forward(&mut self, data: &Data<'_>, now: Instant) {
+        let shared = self.seat.shared.clone();
+        let metrics = &shared.metrics;
+        match self.route(data.handle) {
+            Ok(route) => {
+                let out = Data { handle: route.handle, ..*data };
+                // A copy of the exact size: a view would keep the whole read buffer alive while it waits.
+                let mut message = Vec::with_capacity(out.header_len() + out.payload.len());
+                out.write(&mut message, Direction::Recv);
+                metrics.forwarded_messages.add(1);
+                metrics.forwarded_bytes.add(u64::try_from(out.payload.len()).unwrap_or(0));
+                let dropped = route.outbox.data(route.handle, Bytes::from(message), now);
+                self.count_dropped(dropped);
+            }
+            Err(reason) => {
+                let counter: &Counter = match reason {
+                    NoRoute::UnknownHandle => &metrics.dropped_unknown_handle,
+                    NoRoute::Absent => &metrics.dropped_absent,
+                    NoRoute::NotPermitted => &metrics.dropped_not_permitted,
+                    NoRoute::Unwilling => &metrics.dropped_unwilling,
+                };
+                counter.add(1);
+            }
+        }
+    }
+
+    /// Returns the route of a handle, out of the cache while it is good.
+    fn route(&mut self, handle: u32) -> Result<&Route, NoRoute> {
+        let place = usize::try_from(handle & 0xffff).map_err(|_| NoRoute::UnknownHandle)?;
+        if !self.routes.get(place).and_then(Option::as_ref).is_some_and(|cached| self.is_good(cached, handle))
+        {
+            let joins = self.seat.shared.joins.load(Ordering::Acquire);
+            let route = self.seat.shared.hub().route(self.seat.member, handle);
+            if route.as_ref().is_err_and(|reason| *reason == NoRoute::UnknownHandle) {
+                return Err(NoRoute::UnknownHandle);
+            }
+            // A handle that the hub knows is one of at most 65,535 places.
+            if self.routes.len() <= place {
+                self.routes.resize_with(place + 1, || None);
+            }
+            let route = route.map_err(|reason| (reason, joins));
+            if let Some(slot) = self.routes.get_mut(place) {
+                *slot = Some(Cached { handle, route });
+            }
+        }
+        match self.routes.get(place).and_then(Option::as_ref) {
+            Some(Cached { route: Ok(route), .. }) => Ok(route),
+            Some(Cached { route: Err((reason, _)), .. }) => Err(*reason),
+            None => Err(NoRoute::UnknownHandle),
+        }
+    }
+
+    fn is_good(&self, cached: &Cached, handle: u32) -> bool {
+        cached.handle == handle
+            && match &cached.route {
+                Ok(route) => route.outbox.epoch() == route.epoch,
+                // Room in the destination's table or queue may come back at any time.
+                Err((NoRoute::Unwilling, _)) => false,
+                Err((_, joins)) => self.seat.shared.joins.load(Ordering::Acquire) == *joins,
+            }
+    }
+
+    fn put_roster(&self, roster: &RosterBlob<'_>) {
+        let Seat { member, outbox, shared } = &self.seat;
+        if self.role != Role::Root {
+            let text = "only the holder of the root keys may put a roster";
+            outbox.control(&RelayMessage::Error { code: ErrorCode::NotPermitted, text });
+            return;
+        }
+        let message = RelayMessage::Roster(*roster).encode();
+        let result = shared.hub().put_roster(*member, roster.version, message.into());
+        match result {
+            Ok(()) => shared.metrics.rosters_taken.add(1),
+            Err(error) => {
+                let (code, text) = error.answer();
+                outbox.control(&RelayMessage::Error { code, text });
+            }
+        }
+    }
+
+    /// Ends the connection for something that the client did.
+    fn refuse(&mut self, code: ErrorCode, text: &str) {
+        self.ending = true;
+        self.seat.outbox.close_with(code, text);
+    }
+
+    /// Tells the client, once a minute at most, that its rate is limited.
+    fn tell_throttle(&mut self, now: Instant) {
+        let Some(until) = self.bucket.wait() else { return };
+        let recent = self.throttle_told.is_some_and(|told| now.duration_since(told) < THROTTLE_NOTICE);
+        if until <= now || recent {
+            return;
+        }
+        self.throttle_told = Some(now);
+        let limits = &self.seat.shared.config.limits;
+        let rate =
+            if self.role == Role::Guest { limits.guest_bytes_per_second } else { limits.bytes_per_second };
+        let text = format!("this relay takes {rate} bytes per second from this client, which is reached");
+        self.seat.outbox.control(&RelayMessage::Health(&text));
+    }
+
+    fn count_dropped(&self, dropped: Dropped) {
+        let metrics = &self.seat.shared.metrics;
+        metrics.dropped_full.add(dropped.full);
+        metrics.dropped_aged.add(dropped.aged);
+    }
+
+    /// Sends heartbeats and ends a connection that is silent or takes nothing.
+    fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        if self.blocked.is_some_and(|(since, _)| now.duration_since(since) >= STALL) {
+            return Err(End::Stalled);
+        }
+        while now >= self.next_ping() {
+            if self.pings == MISSED {
+                return Err(End::Silent);
+            }
+            self.pings += 1;
+            self.seat.outbox.control(&RelayMessage::Ping(*b"heartbt?"));
+            cx.waker().wake_by_ref();
+        }
+        let stalls = self.blocked.map(|(since, _)| since + STALL);
+        let resumes = self.bucket.wait().filter(|until| *until > now);
+        let deadline = [stalls, resumes].into_iter().flatten().fold(self.next_ping(), Instant::min);
+        // A timer that fires early is cheaper than one that is set anew for every message.
+        if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
+            self.timer.as_mut().reset(deadline.into());
+        }
+        if self.timer.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Ok(())
+    }
+
+    fn next_ping(&self) -> Instant {
+        self.heard + self.heartbeat * (self.pings + 1)
+    }
+}
+
+/// What a message takes from the client's bucket: its bytes, but at least what handling it costs us.
+fn cost(bytes: &[u8]) -> f64 {
+    f64::from(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).max(CONTROL_COST)
+}
+
+/// Makes a flood of tiny messages cost what packets of a usual size cost.
+const CONTROL_COST: f64 = 64.0;
+/// Messages per direction before other tasks of the runtime get their turn.
+const TURN: usize = 64;
+/// Heartbeats that may stay unanswered.
+const MISSED: u32 = 3;
+/// How long the kernel may take no byte at all for a client.
+const STALL: Duration = Duration::from_secs(2);
+/// How long a client that is sent away may take to read why.
+const LINGER: Duration = Duration::from_millis(500);
+const THROTTLE_NOTICE: Duration = Duration::from_secs(60);
