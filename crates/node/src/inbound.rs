@@ -1,0 +1,184 @@
+//! A packet's way in: carrier → session → open → source check → device.
+
+use std::net::IpAddr;
+
+use mesh_packet::{Ethernet, IpPacket};
+use mesh_session::OpenError;
+use mesh_wire::NodeId;
+use mesh_wire::control::Control;
+use mesh_wire::frame::{FrameHeader, PayloadKind, SEALED};
+use mesh_wire::handshake::{CHALLENGE, ESTABLISHED, HELLO, RESPONSE};
+use mesh_wire::roster::ula;
+
+use crate::counters::DropReason;
+use crate::index::Owner;
+use crate::node::{Link, Node, NodeEvent, Now, Slot};
+use crate::segment::claimed_address;
+use crate::timers::KEEPALIVE_AFTER;
+use crate::tx::TxQueue;
+
+impl Node {
+    /// Takes one datagram that a carrier says is from `from`, and returns the packet for the device, if it is one.
+    /// Poll for transmits, events and the timeout afterwards.
+    pub fn handle_datagram<'a>(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        datagram: &'a mut [u8],
+        tx: &mut TxQueue,
+    ) -> Option<&'a [u8]> {
+        let result = match datagram.first().copied() {
+            Some(SEALED) => return self.handle_frame(now, datagram, tx),
+            Some(HELLO) => self.handle_hello(now, from, datagram, tx),
+            Some(CHALLENGE) => self.handle_challenge(now, from, datagram, tx),
+            Some(RESPONSE) => self.handle_response(now, from, datagram, tx),
+            Some(ESTABLISHED) => self.handle_established(now, from, datagram, tx),
+            _ => Err(DropReason::Malformed),
+        };
+        if let Err(reason) = result {
+            self.counters.count(reason);
+        }
+        None
+    }
+
+    fn handle_frame<'a>(&mut self, now: Now, frame: &'a mut [u8], tx: &mut TxQueue) -> Option<&'a [u8]> {
+        match self.open(now, frame, tx) {
+            Ok((slot, kind, payload)) => self.accept(now, slot, kind, payload, tx),
+            Err(reason) => {
+                self.counters.count(reason);
+                None
+            }
+        }
+    }
+
+    /// Finds the session, opens the frame and notes that the peer lives.
+    fn open<'a>(
+        &mut self,
+        now: Now,
+        frame: &'a mut [u8],
+        tx: &mut TxQueue,
+    ) -> Result<(Slot, PayloadKind, &'a [u8]), DropReason> {
+        let header = FrameHeader::parse(frame).map_err(|_| DropReason::Malformed)?;
+        let Some(Owner::Peer(slot)) = self.indices.owner(header.receiver) else {
+            return Err(DropReason::UnknownSession);
+        };
+        let peer = &mut self.peers[slot.0];
+        let live = peer
+            .sessions
+            .iter_mut()
+            .find(|live| live.session.local_index() == header.receiver)
+            .ok_or(DropReason::UnknownSession)?;
+        let opened = live.session.open(frame).map_err(|error| match error {
+            OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
+            OpenError::Index => DropReason::UnknownSession,
+            OpenError::Replayed => DropReason::Replayed,
+            OpenError::Forged | OpenError::Spent => DropReason::Forged,
+        })?;
+        live.last_used = now.instant;
+        let confirms = !live.confirmed;
+        live.confirmed = true;
+        peer.last_received = Some(now.instant);
+        peer.unanswered_since = None;
+        peer.probe_until = None;
+        if confirms {
+            self.confirmed(now, slot, tx);
+        }
+        Ok((slot, opened.kind, opened.payload))
+    }
+
+    fn accept<'a>(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        kind: PayloadKind,
+        payload: &'a [u8],
+        tx: &mut TxQueue,
+    ) -> Option<&'a [u8]> {
+        let packet = match (kind, self.config.link) {
+            (PayloadKind::Control, _) => {
+                self.handle_control(now, slot, payload, tx);
+                return None;
+            }
+            (PayloadKind::Ip, Link::Ip) => self.check_packet(slot, payload),
+            (PayloadKind::Ethernet, Link::Ethernet) => self.check_ethernet(now, slot, payload),
+            (PayloadKind::Ip | PayloadKind::Ethernet, Link::Ip | Link::Ethernet) => {
+                Err(DropReason::WrongLink)
+            }
+        };
+        match packet {
+            Ok(packet) => {
+                let peer = &mut self.peers[slot.0];
+                peer.traffic.rx_packets += 1;
+                peer.traffic.rx_bytes += u64::try_from(packet.len()).unwrap_or(0);
+                if peer.silent_since.is_none() {
+                    peer.silent_since = Some(now.instant);
+                    self.arm(slot, now.instant + KEEPALIVE_AFTER);
+                }
+                Some(packet)
+            }
+            Err(reason) => {
+                self.counters.count(reason);
+                None
+            }
+        }
+    }
+
+    /// Trims the padding off and checks that the source is one of the sender's addresses.
+    fn check_packet<'a>(&self, slot: Slot, payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
+        let header = IpPacket::parse(payload).map_err(|_| DropReason::Malformed)?;
+        if self.routes.lookup(header.src) != Some(slot) {
+            return Err(DropReason::SourceNotAllowed);
+        }
+        header.trim(payload).ok_or(DropReason::Malformed)
+    }
+
+    /// Learns the station and checks that no overlay address of another member is claimed.
+    fn check_ethernet<'a>(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        payload: &'a [u8],
+    ) -> Result<&'a [u8], DropReason> {
+        let frame = Ethernet::parse(payload).map_err(|_| DropReason::Malformed)?;
+        if let Some(address) = claimed_address(&frame)
+            && self.is_overlay(address)
+            && self.routes.lookup(address) != Some(slot)
+        {
+            return Err(DropReason::SourceNotAllowed);
+        }
+        self.segment.incoming(now.instant, slot, &frame)?;
+        Ok(payload)
+    }
+
+    fn is_overlay(&self, address: IpAddr) -> bool {
+        let pool = self.roster.settings().ipv4_pool.prefix();
+        pool.contains(address) || ula(self.config.net).contains(address)
+    }
+
+    fn handle_control(&mut self, now: Now, slot: Slot, payload: &[u8], tx: &mut TxQueue) {
+        match Control::parse(payload) {
+            Ok(Control::Ping(id)) => {
+                self.send_control(now.instant, slot, &Control::Pong(id), tx);
+            }
+            Ok(Control::Pong(id)) => {
+                let peer = &mut self.peers[slot.0];
+                if let Some(sent) = peer.ponged(id) {
+                    let rtt = now.instant.duration_since(sent);
+                    peer.rtt = Some(rtt);
+                    let peer = peer.id;
+                    self.event(NodeEvent::Pong { peer, id, rtt });
+                }
+            }
+            Ok(Control::Close) => {
+                let peer = self.peers[slot.0].id;
+                self.forget_sessions(slot, None);
+                self.event(NodeEvent::Lost { peer });
+            }
+            Ok(Control::Keepalive) => {}
+            Ok(Control::EnrolRequest { .. } | Control::EnrolPart { .. } | Control::EnrolRefused { .. })
+            | Err(_) => {
+                self.counters.count(DropReason::Malformed);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A packet's way out: device → route → session → seal → batch.
+
+use std::time::Instant;
+
+use mesh_packet::{Ethernet, IpPacket};
+use mesh_session::Session;
+use mesh_wire::control::Control;
+use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
+
+use crate::counters::DropReason;
+use crate::node::{Link, Node, Now, Slot};
+use crate::segment::Target;
+use crate::tx::TxQueue;
+
+/// IP packets are padded to a multiple of this, so that a frame's size tells less.
+const PAD: usize = 16;
+/// The lane of a single worker over the relay.
+const LANE: u16 = 0;
+/// After this age a session is replaced by a new handshake, if there is traffic.
+pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(3600);
+
+impl Node {
+    /// Sends a packet from the device. Poll for transmits, events and the timeout afterwards.
+    pub fn handle_packet(&mut self, now: Now, packet: &[u8], tx: &mut TxQueue) {
+        match self.config.link {
+            Link::Ip => {
+                let Ok(header) = IpPacket::parse(packet) else {
+                    return self.counters.count(DropReason::NotAPacket);
+                };
+                let Some(slot) = self.routes.lookup(header.dst) else {
+                    return self.counters.count(DropReason::NoRoute);
+                };
+                self.send_packet(now, slot, &packet[..header.total_len.min(packet.len())], tx);
+            }
+            Link::Ethernet => {
+                let Ok(frame) = Ethernet::parse(packet) else {
+                    return self.counters.count(DropReason::NotAPacket);
+                };
+                match self.segment.outgoing(now.instant, &frame) {
+                    Ok(Target::One(slot)) => self.send_packet(now, slot, packet, tx),
+                    Ok(Target::All) => {
+                        for slot in (0..self.peers.len()).map(Slot) {
+                            self.send_packet(now, slot, packet, tx);
+                        }
+                    }
+                    Err(reason) => self.counters.count(reason),
+                }
+            }
+        }
+    }
+
+    /// Seals a packet for a peer, or queues it and dials.
+    pub(crate) fn send_packet(&mut self, now: Now, slot: Slot, packet: &[u8], tx: &mut TxQueue) {
+        let Some(at) = self.peers[slot.0].current() else {
+            return self.queue_packet(now, slot, packet, tx);
+        };
+        let (kind, padded) = match self.config.link {
+            Link::Ip => (PayloadKind::Ip, padded_len(packet.len(), usize::from(self.config.mtu))),
+            Link::Ethernet => (PayloadKind::Ethernet, packet.len()),
+        };
+        if !self.seal(now.instant, slot, at, (kind, packet, padded), tx) {
+            return self.counters.count(DropReason::KeyExhausted);
+        }
+        let peer = &mut self.peers[slot.0];
+        peer.traffic.tx_packets += 1;
+        peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
+        let arm = peer.unanswered_since.is_none();
+        peer.unanswered_since.get_or_insert(now.instant);
+        let stale =
+            peer.dial.is_none() && now.instant.duration_since(peer.sessions[at].established) > REFRESH;
+        if arm {
+            self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
+        }
+        if stale {
+            self.dial(now, slot, tx);
+        }
+    }
+
+    /// Seals a control message for a peer; false when there is no session.
+    pub(crate) fn send_control(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        message: &Control<'_>,
+        tx: &mut TxQueue,
+    ) -> bool {
+        let Some(at) = self.peers[slot.0].current() else { return false };
+        self.send_control_under(now, slot, at, message, tx)
+    }
+
+    /// Seals a control message under one session of a peer.
+    pub(crate) fn send_control_under(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        at: usize,
+        message: &Control<'_>,
+        tx: &mut TxQueue,
+    ) -> bool {
+        let bytes = message.encode();
+        self.seal(now, slot, at, (PayloadKind::Control, &bytes, bytes.len()), tx)
+    }
+
+    fn seal(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        at: usize,
+        (kind, payload, padded): (PayloadKind, &[u8], usize),
+        tx: &mut TxQueue,
+    ) -> bool {
+        let peer = &mut self.peers[slot.0];
+        let length = Session::frame_len(padded);
+        let frame = tx.frame(peer.id, length);
+        frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + payload.len()].copy_from_slice(payload);
+        let live = &mut peer.sessions[at];
+        if live.session.seal(LANE, kind, frame).is_err() {
+            tx.cancel(peer.id, length);
+            return false;
+        }
+        live.last_used = now;
+        peer.silent_since = None;
+        true
+    }
+
+    fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8], tx: &mut TxQueue) {
+        let dropped = self.peers[slot.0].queue.push(now.instant, packet);
+        for _ in 0..dropped {
+            self.counters.count(DropReason::QueueFull);
+        }
+        self.arm(slot, now.instant + crate::peer::QUEUE_AGE);
+        if self.peers[slot.0].dial.is_none() && self.peers[slot.0].online != Some(false) {
+            self.dial(now, slot, tx);
+        }
+    }
+}
+
+fn padded_len(length: usize, mtu: usize) -> usize {
+    length.next_multiple_of(PAD).min(mtu).max(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_stops_at_the_mtu() {
+        assert_eq!(padded_len(20, 1420), 32);
+        assert_eq!(padded_len(32, 1420), 32);
+        assert_eq!(padded_len(1419, 1420), 1420);
+        assert_eq!(padded_len(1420, 1420), 1420);
+        assert_eq!(padded_len(1500, 1420), 1500);
+    }
+}

@@ -1,0 +1,243 @@
+//! One peer: its sessions, the handshake we lead with it, the packets that wait for it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mesh_session::Session;
+use mesh_session::handshake::{AwaitChallenge, AwaitEstablished, HandshakeError};
+use mesh_wire::NodeId;
+
+/// Packets that wait for a session, at most.
+const QUEUE_PACKETS: usize = 256;
+/// Bytes that wait for a session, at most.
+const QUEUE_BYTES: usize = 256 * 1024;
+/// Pings of one peer that wait for their answer; of more, the oldest are forgotten.
+const PINGS: usize = 16;
+/// A packet that waited longer is of no use to its sender.
+pub(crate) const QUEUE_AGE: Duration = Duration::from_secs(10);
+/// Within this time of each other, two sessions count as opened at once.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
+/// Sessions of one peer: the one in use, one before it, one on its way in.
+const SESSIONS: usize = 3;
+/// A session that is not the one in use stays receivable this long.
+pub(crate) const LINGER: Duration = Duration::from_secs(15);
+/// A session's keys are wiped when it carried nothing for this long.
+pub(crate) const IDLE: Duration = Duration::from_secs(540);
+
+/// A peer of this node.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: NodeId,
+    pub(crate) name: String,
+    /// What the relay says; none while it said nothing.
+    pub(crate) online: Option<bool>,
+    pub(crate) sessions: Vec<Live>,
+    pub(crate) dial: Option<Dial>,
+    pub(crate) queue: Queue,
+    /// The deadline this peer stands under in the node's table.
+    pub(crate) armed: Option<Instant>,
+    /// Since when we have sent and heard nothing.
+    pub(crate) unanswered_since: Option<Instant>,
+    /// Since when we have heard data and sent nothing.
+    pub(crate) silent_since: Option<Instant>,
+    /// A ping asks whether the session still stands; by then an answer is due.
+    pub(crate) probe_until: Option<Instant>,
+    /// Ids of the newest pings and when they were sent.
+    pub(crate) pings: VecDeque<(u64, Instant)>,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) last_received: Option<Instant>,
+    pub(crate) traffic: Traffic,
+    pub(crate) last_error: Option<HandshakeError>,
+}
+
+/// Payload that went through the tunnel.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) rx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_bytes: u64,
+}
+
+/// An established session and what its choice depends on.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) session: Session,
+    /// Who sent the HELLO.
+    pub(crate) initiator: NodeId,
+    pub(crate) established: Instant,
+    pub(crate) last_used: Instant,
+    /// A frame of the peer arrived under it, or the peer's ESTABLISHED was verified.
+    pub(crate) confirmed: bool,
+}
+
+/// A handshake we lead.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    pub(crate) index: u32,
+    pub(crate) state: DialState,
+    pub(crate) retry_at: Instant,
+    pub(crate) tries: u32,
+    pub(crate) give_up_at: Instant,
+}
+
+/// Where a handshake we lead stands.
+#[derive(Debug)]
+pub(crate) enum DialState {
+    /// HELLO is sent.
+    Hello(Box<AwaitChallenge>),
+    /// RESPONSE is sent.
+    Response(Box<AwaitEstablished>),
+}
+
+/// Packets that wait for a session, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    packets: VecDeque<(Instant, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Peer {
+    pub(crate) fn new(id: NodeId, name: String) -> Self {
+        Self {
+            id,
+            name,
+            online: None,
+            sessions: Vec::new(),
+            dial: None,
+            queue: Queue::default(),
+            armed: None,
+            unanswered_since: None,
+            silent_since: None,
+            probe_until: None,
+            pings: VecDeque::new(),
+            rtt: None,
+            last_received: None,
+            traffic: Traffic::default(),
+            last_error: None,
+        }
+    }
+
+    /// Returns the session to send under: a confirmed one before one that is not; of two opened at once the one begun
+    /// by the smaller node id, otherwise the newer.
+    pub(crate) fn current(&self) -> Option<usize> {
+        (0..self.sessions.len()).reduce(|best, at| if self.better(at, best) { at } else { best })
+    }
+
+    /// Adds a session and returns the number of one that had to go.
+    #[must_use]
+    pub(crate) fn add_session(&mut self, live: Live) -> Option<u32> {
+        let mut evicted = None;
+        if self.sessions.len() == SESSIONS {
+            let current = self.current();
+            let oldest = (0..self.sessions.len())
+                .filter(|at| Some(*at) != current)
+                .min_by_key(|at| self.sessions[*at].established);
+            evicted = oldest.map(|at| self.sessions.remove(at).session.local_index());
+        }
+        self.sessions.push(live);
+        evicted
+    }
+
+    /// Remembers a ping that was sent.
+    pub(crate) fn pinged(&mut self, id: u64, now: Instant) {
+        if self.pings.len() == PINGS {
+            self.pings.pop_front();
+        }
+        self.pings.push_back((id, now));
+    }
+
+    /// Takes a ping that was answered and returns when it was sent.
+    pub(crate) fn ponged(&mut self, id: u64) -> Option<Instant> {
+        let at = self.pings.iter().position(|(waiting, _)| *waiting == id)?;
+        self.pings.remove(at).map(|(_, sent)| sent)
+    }
+
+    /// Returns the numbers of all sessions and of the handshake under way.
+    pub(crate) fn indices(&self) -> Vec<u32> {
+        let sessions = self.sessions.iter().map(|live| live.session.local_index());
+        sessions.chain(self.dial.as_ref().map(|dial| dial.index)).collect()
+    }
+
+    fn better(&self, at: usize, than: usize) -> bool {
+        let (new, old) = (&self.sessions[at], &self.sessions[than]);
+        if new.confirmed != old.confirmed {
+            return new.confirmed;
+        }
+        let apart = new.established.max(old.established) - new.established.min(old.established);
+        if apart <= SIMULTANEOUS && new.initiator != old.initiator {
+            return new.initiator < old.initiator;
+        }
+        new.established >= old.established
+    }
+}
+
+impl Queue {
+    /// Appends a packet and returns how many older ones had to go.
+    pub(crate) fn push(&mut self, now: Instant, packet: &[u8]) -> usize {
+        self.bytes += packet.len();
+        self.packets.push_back((now, packet.to_vec()));
+        let mut dropped = 0;
+        while self.packets.len() > QUEUE_PACKETS || self.bytes > QUEUE_BYTES {
+            if self.pop().is_none() {
+                break;
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
+        let (_, packet) = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// Drops what waited too long and returns how many that were.
+    pub(crate) fn expire(&mut self, now: Instant) -> usize {
+        let mut dropped = 0;
+        while self.packets.front().is_some_and(|(at, _)| now.duration_since(*at) >= QUEUE_AGE) {
+            self.pop();
+            dropped += 1;
+        }
+        dropped
+    }
+
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.packets.front().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_queue_drops_its_oldest() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        for number in 0..QUEUE_PACKETS {
+            assert_eq!(queue.push(now, &number.to_le_bytes()), 0);
+        }
+        assert_eq!(queue.push(now, b"next"), 1);
+        assert_eq!(queue.pop().unwrap(), 1usize.to_le_bytes());
+        assert!(queue.push(now, &vec![0; QUEUE_BYTES]) > 0);
+        assert_eq!(queue.pop().map(|p| p.len()), Some(QUEUE_BYTES));
+        assert!(queue.is_empty());
+        assert_eq!(queue.bytes, 0);
+    }
+
+    #[test]
+    fn queue_forgets_what_waited_too_long() {
+        let now = Instant::now();
+        let mut queue = Queue::default();
+        queue.push(now, b"old");
+        queue.push(now + Duration::from_secs(1), b"new");
+        assert_eq!(queue.expire(now + QUEUE_AGE), 1);
+        assert_eq!(queue.pop().unwrap(), b"new");
+    }
+}

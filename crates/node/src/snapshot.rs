@@ -1,0 +1,98 @@
+//! What status shows of a node.
+
+use std::time::{Duration, Instant};
+
+use mesh_wire::NodeId;
+
+use crate::counters::DropReason;
+use crate::node::Node;
+use crate::peer::Peer;
+
+/// A node at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Its peers, in the order of the roster.
+    pub peers: Vec<PeerSnapshot>,
+    /// What it dropped.
+    pub drops: Vec<(DropReason, u64)>,
+    /// The version of its roster.
+    pub roster_version: u64,
+}
+
+/// A peer at one moment.
+#[derive(Debug, Clone)]
+pub struct PeerSnapshot {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name in the roster.
+    pub name: String,
+    /// Whether the relay says that it is connected.
+    pub online: Option<bool>,
+    /// What we do about it.
+    pub phase: PeerPhase,
+    /// The session in use.
+    pub session: Option<SessionSnapshot>,
+    /// The last ping's time.
+    pub rtt: Option<Duration>,
+    /// Since when nothing came from it.
+    pub since_received: Option<Duration>,
+    /// Packets and bytes of payload from and to it, over all sessions.
+    pub rx: (u64, u64),
+    /// See `rx`.
+    pub tx: (u64, u64),
+    /// Why the last handshake failed.
+    pub last_error: Option<String>,
+}
+
+/// A session at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionSnapshot {
+    /// Its id, equal on both sides.
+    pub id: [u8; 16],
+    /// How long ago the handshake ended.
+    pub age: Duration,
+}
+
+/// What a node does about a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerPhase {
+    /// Nothing: no traffic wants it.
+    Idle,
+    /// A handshake is under way.
+    Handshaking,
+    /// A session stands.
+    Established,
+}
+
+impl Node {
+    /// Returns what status shows.
+    #[must_use]
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        Snapshot {
+            peers: self.peers.iter().map(|peer| peer_snapshot(peer, now)).collect(),
+            drops: self.counters.iter().collect(),
+            roster_version: self.roster.version(),
+        }
+    }
+}
+
+fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
+    let session = peer.current().map(|at| &peer.sessions[at]);
+    PeerSnapshot {
+        id: peer.id,
+        name: peer.name.clone(),
+        online: peer.online,
+        phase: match (session, &peer.dial) {
+            (Some(_), _) => PeerPhase::Established,
+            (None, Some(_)) => PeerPhase::Handshaking,
+            (None, None) => PeerPhase::Idle,
+        },
+        session: session
+            .map(|live| SessionSnapshot { id: live.session.id(), age: now.duration_since(live.established) }),
+        rtt: peer.rtt,
+        since_received: peer.last_received.map(|at| now.duration_since(at)),
+        rx: (peer.traffic.rx_packets, peer.traffic.rx_bytes),
+        tx: (peer.traffic.tx_packets, peer.traffic.tx_bytes),
+        last_error: peer.last_error.map(|error| error.to_string()),
+    }
+}

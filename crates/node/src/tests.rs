@@ -1,0 +1,484 @@
+//! Two and three nodes in one process, with a clock of our own and a carrier that tests may cut, drop and reorder.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh_identity::{Identity, NewMember, Roster, RosterDraft, UnixSeconds, default_pool};
+use mesh_session::handshake::Local;
+use mesh_session::{AeadKind, ProviderKind};
+use mesh_wire::NodeId;
+use mesh_wire::roster::{Link as WireLink, RosterSettings};
+use zeroize::Zeroizing;
+
+use crate::*;
+
+const UNIX: u64 = 1_800_000_000;
+const YEAR: u64 = 365 * 86_400;
+
+struct World {
+    now: Instant,
+    root: Identity,
+    roster: Arc<Roster>,
+    identities: BTreeMap<NodeId, Arc<Identity>>,
+    nodes: BTreeMap<NodeId, Node>,
+    ids: Vec<NodeId>,
+    link: Link,
+    /// Nodes that the carrier does not reach.
+    cut: BTreeSet<NodeId>,
+    delivered: BTreeMap<NodeId, Vec<Vec<u8>>>,
+    events: BTreeMap<NodeId, Vec<NodeEvent>>,
+    datagrams: usize,
+}
+
+fn member(name: &str) -> NewMember {
+    NewMember {
+        name: name.parse().unwrap(),
+        groups: BTreeSet::new(),
+        prefixes: BTreeSet::new(),
+        not_before: UnixSeconds(UNIX - 10),
+        not_after: UnixSeconds(UNIX + YEAR),
+    }
+}
+
+impl World {
+    fn new(count: usize, link: Link) -> Self {
+        let root = Identity::generate().unwrap();
+        let identities: Vec<_> = (0..count).map(|_| Arc::new(Identity::generate().unwrap())).collect();
+        let ids: Vec<NodeId> = identities.iter().map(|identity| identity.node_id()).collect();
+        let settings = RosterSettings {
+            name: "home".parse().unwrap(),
+            ipv4_pool: default_pool(root.net_id(), 0),
+            link: WireLink::Tun,
+            mtu: 1420,
+            relays: Vec::new(),
+        };
+        let mut draft = RosterDraft::new(root.public(), settings, ids[0], member("n0")).unwrap();
+        for (number, id) in ids.iter().enumerate().skip(1) {
+            draft.admit(*id, member(&format!("n{number}"))).unwrap();
+        }
+        let roster = Arc::new(draft.sign(&root, UnixSeconds(UNIX), YEAR).unwrap());
+        let mut world = Self {
+            now: Instant::now(),
+            root,
+            roster: Arc::clone(&roster),
+            identities: ids.iter().copied().zip(identities).collect(),
+            nodes: BTreeMap::new(),
+            ids: ids.clone(),
+            link,
+            cut: BTreeSet::new(),
+            delivered: BTreeMap::new(),
+            events: BTreeMap::new(),
+            datagrams: 0,
+        };
+        for id in ids {
+            world.start(id, Arc::clone(&roster));
+        }
+        world
+    }
+
+    /// Starts a node, or starts it anew without memory of its sessions.
+    fn start(&mut self, id: NodeId, roster: Arc<Roster>) {
+        let config = NodeConfig {
+            local: Local {
+                identity: Arc::clone(&self.identities[&id]),
+                provider: ProviderKind::AwsLc.provider(),
+                aead: AeadKind::AwsLc,
+            },
+            net: self.root.net_id(),
+            network_secret: Zeroizing::new([7; 32]),
+            link: self.link,
+            mtu: 1420,
+        };
+        let mut state = u64::from_le_bytes(id.0[..8].try_into().unwrap());
+        let random = Box::new(move |bytes: &mut [u8]| {
+            for byte in bytes {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                *byte = state.to_le_bytes()[7];
+            }
+        });
+        self.nodes.insert(id, Node::new(config, roster, random));
+    }
+
+    fn now(&self) -> Now {
+        Now { instant: self.now, unix: UNIX }
+    }
+
+    fn with(&mut self, id: NodeId, act: impl FnOnce(&mut Node, Now, &mut TxQueue)) {
+        let mut tx = TxQueue::new();
+        let now = self.now();
+        act(self.nodes.get_mut(&id).unwrap(), now, &mut tx);
+        self.carry(id, tx);
+    }
+
+    /// Delivers what a node sent, and what that leads to.
+    fn carry(&mut self, from: NodeId, tx: TxQueue) {
+        let mut waiting = vec![(from, tx)];
+        while let Some((from, mut tx)) = waiting.pop() {
+            while let Some(mut transmit) = tx.pop() {
+                self.datagrams += 1;
+                if self.cut.contains(&from) || self.cut.contains(&transmit.to) {
+                    continue;
+                }
+                let now = self.now();
+                let Some(node) = self.nodes.get_mut(&transmit.to) else { continue };
+                let mut answer = TxQueue::new();
+                let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
+                for datagram in transmit.payload.chunks_mut(segment) {
+                    if let Some(packet) = node.handle_datagram(now, from, datagram, &mut answer) {
+                        self.delivered.entry(transmit.to).or_default().push(packet.to_vec());
+                    }
+                }
+                waiting.insert(0, (transmit.to, answer));
+            }
+            self.collect(from);
+        }
+        for id in self.ids.clone() {
+            self.collect(id);
+        }
+    }
+
+    fn collect(&mut self, id: NodeId) {
+        while let Some(event) = self.nodes.get_mut(&id).and_then(Node::poll_event) {
+            self.events.entry(id).or_default().push(event);
+        }
+    }
+
+    /// Lets time pass, timer by timer.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while let Some(at) = self.nodes.values().filter_map(Node::poll_timeout).min().filter(|at| *at <= end)
+        {
+            self.now = self.now.max(at);
+            for id in self.ids.clone() {
+                if self.nodes[&id].poll_timeout().is_some_and(|at| at <= self.now) {
+                    self.with(id, |node, now, tx| node.handle_timeout(now, tx));
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn address(&self, id: NodeId) -> Ipv4Addr {
+        self.roster.leaf(&id).unwrap().ipv4
+    }
+
+    fn packet(&self, from: NodeId, to: NodeId, mark: u8) -> Vec<u8> {
+        ipv4(self.address(from), self.address(to), &[mark; 30])
+    }
+
+    fn send(&mut self, from: NodeId, to: NodeId, mark: u8) {
+        let packet = self.packet(from, to, mark);
+        self.with(from, |node, now, tx| node.handle_packet(now, &packet, tx));
+    }
+
+    fn got(&mut self, id: NodeId) -> Vec<Vec<u8>> {
+        self.delivered.remove(&id).unwrap_or_default()
+    }
+
+    fn drops(&self, id: NodeId, reason: DropReason) -> u64 {
+        self.nodes[&id].counters().get(reason)
+    }
+
+    fn session(&self, at: NodeId, with: NodeId) -> Option<[u8; 16]> {
+        let snapshot = self.nodes[&at].snapshot(self.now);
+        snapshot.peers.iter().find(|peer| peer.id == with)?.session.map(|session| session.id)
+    }
+}
+
+fn ipv4(from: Ipv4Addr, to: Ipv4Addr, payload: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(20 + payload.len()).unwrap();
+    let mut packet = vec![0x45, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(payload);
+    packet
+}
+
+#[test]
+fn first_packet_waits_for_the_session_and_arrives() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    let expected = world.packet(a, b, 1);
+    assert_eq!(world.got(b), [expected]);
+    world.send(b, a, 2);
+    let expected = world.packet(b, a, 2);
+    assert_eq!(world.got(a), [expected]);
+    assert!(world.events[&a].iter().any(|event| matches!(event, NodeEvent::Pong { .. })));
+    assert_eq!(world.session(a, b), world.session(b, a));
+}
+
+#[test]
+fn packets_keep_their_order_behind_the_first() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.cut.insert(b);
+    for mark in 0..10 {
+        world.send(a, b, mark);
+    }
+    world.cut.clear();
+    world.pass(Duration::from_secs(2));
+    let marks: Vec<u8> = world.got(b).iter().map(|packet| packet[20]).collect();
+    assert_eq!(marks, (0..10).collect::<Vec<u8>>());
+}
+
+#[test]
+fn packets_of_one_batch_share_a_message() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 0);
+    world.datagrams = 0;
+    let packets: Vec<_> = (0..20).map(|mark| world.packet(a, b, mark)).collect();
+    world.with(a, |node, now, tx| {
+        for packet in &packets {
+            node.handle_packet(now, packet, tx);
+        }
+    });
+    assert_eq!(world.datagrams, 1);
+    assert_eq!(world.got(b).len(), 21);
+}
+
+#[test]
+fn foreign_source_address_is_dropped_and_counted() {
+    let mut world = World::new(3, Link::Ip);
+    let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
+    let forged = ipv4(world.address(c), world.address(b), b"forged");
+    world.with(a, |node, now, tx| node.handle_packet(now, &forged, tx));
+    assert!(world.got(b).is_empty());
+    assert_eq!(world.drops(b, DropReason::SourceNotAllowed), 1);
+}
+
+#[test]
+fn packet_for_nobody_is_counted() {
+    let mut world = World::new(2, Link::Ip);
+    let a = world.ids[0];
+    let packet = ipv4(world.address(a), Ipv4Addr::new(192, 0, 2, 1), b"x");
+    world.with(a, |node, now, tx| node.handle_packet(now, &packet, tx));
+    world.with(a, |node, now, tx| node.handle_packet(now, b"noise", tx));
+    assert_eq!(world.drops(a, DropReason::NoRoute), 1);
+    assert_eq!(world.drops(a, DropReason::NotAPacket), 1);
+    assert_eq!(world.datagrams, 0);
+}
+
+#[test]
+fn simultaneous_open_settles_on_one_session() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let (mut from_a, mut from_b) = (TxQueue::new(), TxQueue::new());
+    let (to_b, to_a, now) = (world.packet(a, b, 1), world.packet(b, a, 2), world.now());
+    world.nodes.get_mut(&a).unwrap().handle_packet(now, &to_b, &mut from_a);
+    world.nodes.get_mut(&b).unwrap().handle_packet(now, &to_a, &mut from_b);
+    world.carry(a, from_a);
+    world.carry(b, from_b);
+    assert_eq!((world.got(b).len(), world.got(a).len()), (1, 1));
+    for mark in 0..5 {
+        world.send(a, b, mark);
+        world.send(b, a, mark);
+    }
+    assert_eq!((world.got(b).len(), world.got(a).len()), (5, 5));
+    assert_eq!(world.session(a, b), world.session(b, a));
+    world.pass(Duration::from_secs(60));
+    world.send(a, b, 9);
+    assert_eq!(world.got(b).len(), 1);
+}
+
+#[test]
+fn restarted_peer_is_noticed_when_it_comes_back() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    let before = world.session(a, b);
+    world.with(a, |node, now, tx| node.handle_presence(now, b, false, tx));
+    world.start(b, Arc::clone(&world.roster));
+    world.got(b);
+    world.with(a, |node, now, tx| node.handle_presence(now, b, true, tx));
+    world.pass(Duration::from_secs(1));
+    world.send(a, b, 2);
+    assert_eq!(world.got(b).len(), 1);
+    assert_ne!(world.session(a, b), before);
+}
+
+#[test]
+fn session_survives_an_absence_from_the_relay() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    let before = world.session(a, b);
+    for present in [false, true] {
+        world.with(a, |node, now, tx| node.handle_presence(now, b, present, tx));
+        world.with(b, |node, now, tx| node.handle_presence(now, a, present, tx));
+    }
+    world.pass(Duration::from_secs(5));
+    world.send(b, a, 2);
+    assert_eq!(world.got(a).len(), 1);
+    assert_eq!(world.session(a, b), before);
+}
+
+#[test]
+fn unanswered_data_leads_to_a_new_session() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    world.start(b, Arc::clone(&world.roster));
+    for _ in 0..20 {
+        world.send(a, b, 2);
+        world.pass(Duration::from_secs(1));
+    }
+    world.got(b);
+    world.send(a, b, 3);
+    assert_eq!(world.got(b).len(), 1);
+    assert!(world.drops(b, DropReason::UnknownSession) > 0);
+}
+
+#[test]
+fn idle_peers_are_silent_and_forget_their_keys() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    world.pass(Duration::from_secs(30));
+    world.datagrams = 0;
+    world.pass(Duration::from_secs(500));
+    assert_eq!(world.datagrams, 0);
+    world.pass(Duration::from_secs(100));
+    assert_eq!((world.session(a, b), world.session(b, a)), (None, None));
+    assert_eq!(world.nodes[&a].poll_timeout(), None);
+    world.send(a, b, 2);
+    assert_eq!(world.got(b).len(), 2);
+}
+
+#[test]
+fn newly_admitted_node_introduces_itself() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let identity = Arc::new(Identity::generate().unwrap());
+    let c = identity.node_id();
+    let mut draft = RosterDraft::from_roster(&world.roster);
+    draft.admit(c, member("n2")).unwrap();
+    let newer = Arc::new(draft.sign(&world.root, UnixSeconds(UNIX), YEAR).unwrap());
+    world.identities.insert(c, identity);
+    world.ids.push(c);
+    world.roster = Arc::clone(&newer);
+    world.start(c, newer);
+
+    world.send(c, b, 1);
+    assert_eq!(world.got(b).len(), 1);
+    world.send(b, c, 2);
+    assert_eq!(world.got(c).len(), 1);
+    world.send(b, a, 3);
+    assert_eq!(world.got(a).len(), 1);
+}
+
+#[test]
+fn removed_node_loses_its_session_and_gets_no_other() {
+    let mut world = World::new(3, Link::Ip);
+    let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
+    world.send(c, b, 1);
+    world.send(a, b, 1);
+    world.got(b);
+    let mut draft = RosterDraft::from_roster(&world.roster);
+    draft.revoke(&c).unwrap();
+    let newer = Arc::new(draft.sign(&world.root, UnixSeconds(UNIX), YEAR).unwrap());
+    world.with(b, |node, _, tx| node.set_roster(newer, tx));
+    world.send(c, b, 2);
+    world.pass(Duration::from_secs(30));
+    world.send(c, b, 3);
+    world.pass(Duration::from_secs(30));
+    assert!(world.got(b).is_empty());
+    assert!(world.drops(b, DropReason::NotMember) > 0);
+    world.send(a, b, 4);
+    assert_eq!(world.got(b).len(), 1);
+}
+
+#[test]
+fn goodbye_ends_the_session_on_both_sides() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    world.with(a, |node, _, tx| node.close(tx));
+    assert_eq!((world.session(a, b), world.session(b, a)), (None, None));
+    assert!(world.events[&b].contains(&NodeEvent::Lost { peer: a }));
+}
+
+#[test]
+fn lost_messages_are_made_up_for() {
+    for lost in 0..6 {
+        let mut world = World::new(2, Link::Ip);
+        let [a, b] = [world.ids[0], world.ids[1]];
+        let packet = world.packet(a, b, 1);
+        let mut tx = TxQueue::new();
+        let now = world.now();
+        world.nodes.get_mut(&a).unwrap().handle_packet(now, &packet, &mut tx);
+        // Message by message, losing the one with this number.
+        let mut waiting = vec![(a, tx)];
+        let mut number = 0;
+        while let Some((from, mut tx)) = waiting.pop() {
+            while let Some(mut transmit) = tx.pop() {
+                number += 1;
+                if number == lost + 1 {
+                    continue;
+                }
+                let mut answer = TxQueue::new();
+                let node = world.nodes.get_mut(&transmit.to).unwrap();
+                let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
+                for datagram in transmit.payload.chunks_mut(segment) {
+                    if let Some(packet) = node.handle_datagram(now, from, datagram, &mut answer) {
+                        world.delivered.entry(transmit.to).or_default().push(packet.to_vec());
+                    }
+                }
+                waiting.push((transmit.to, answer));
+            }
+        }
+        world.pass(Duration::from_secs(20));
+        world.send(a, b, 2);
+        world.send(b, a, 3);
+        world.pass(Duration::from_secs(20));
+        assert!(world.got(b).iter().any(|packet| packet[20] == 2), "message {lost} lost");
+        assert!(world.got(a).iter().any(|packet| packet[20] == 3), "message {lost} lost");
+    }
+}
+
+#[test]
+fn ethernet_broadcast_reaches_all_and_answers_find_their_way() {
+    let mut world = World::new(3, Link::Ethernet);
+    let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
+    let frame = |dst: [u8; 6], src: u8| {
+        let mut bytes = dst.to_vec();
+        bytes.extend([2, 0, 0, 0, 0, src, 0x12, 0x34, 9, 9]);
+        bytes
+    };
+    let broadcast = frame([0xff; 6], 1);
+    world.with(a, |node, now, tx| node.handle_packet(now, &broadcast, tx));
+    assert_eq!(
+        (world.got(b).as_slice(), world.got(c).as_slice()),
+        ([broadcast.clone()].as_slice(), [broadcast].as_slice())
+    );
+    let answer = frame([2, 0, 0, 0, 0, 1], 2);
+    world.with(b, |node, now, tx| node.handle_packet(now, &answer, tx));
+    assert_eq!(world.got(a), [answer]);
+    assert!(world.got(c).is_empty());
+}
+
+#[test]
+fn ethernet_member_cannot_claim_anothers_overlay_address() {
+    let mut world = World::new(3, Link::Ethernet);
+    let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
+    let arp = |claimed: IpAddr| {
+        let IpAddr::V4(claimed) = claimed else { unreachable!("tests use IPv4") };
+        let mut bytes = vec![0xff; 6];
+        bytes.extend([2, 0, 0, 0, 0, 1, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1]);
+        bytes.extend(claimed.octets());
+        bytes.extend([0; 10]);
+        bytes
+    };
+    let (own, foreign, outside) =
+        (arp(world.address(a).into()), arp(world.address(c).into()), arp("192.168.7.7".parse().unwrap()));
+    for frame in [&own, &foreign, &outside] {
+        world.with(a, |node, now, tx| node.handle_packet(now, frame, tx));
+    }
+    assert_eq!(world.got(b), [own, outside]);
+    assert_eq!(world.drops(b, DropReason::SourceNotAllowed), 1);
+}

@@ -1,0 +1,134 @@
+//! What happens when nothing does.
+
+use std::time::{Duration, Instant};
+
+use mesh_wire::control::Control;
+
+use crate::counters::DropReason;
+use crate::node::{Node, NodeEvent, Now, Slot};
+use crate::peer::{IDLE, LINGER, QUEUE_AGE};
+use crate::tx::TxQueue;
+
+/// Who heard data and had nothing to send says so after this (WireGuard's KEEPALIVE_TIMEOUT).
+pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+/// Who sent data and heard nothing dials anew after this: the other side's keepalive would have come.
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(15);
+/// A peer that came back to the relay answers a ping within this, or its session is gone.
+pub(crate) const PROBE: Duration = Duration::from_millis(500);
+/// Timers are not finer than this.
+const GRAIN: Duration = Duration::from_millis(5);
+
+impl Node {
+    /// Does what is due. Poll for transmits, events and the timeout afterwards.
+    pub fn handle_timeout(&mut self, now: Now, tx: &mut TxQueue) {
+        while let Some((at, slot)) = self.deadlines.first().copied()
+            && at <= now.instant
+        {
+            self.deadlines.remove(&(at, slot));
+            self.peers[slot.0].armed = None;
+            self.peer_timeout(now, slot, tx);
+        }
+    }
+
+    /// Makes sure that the peer is looked at by `at`.
+    pub(crate) fn arm(&mut self, slot: Slot, at: Instant) {
+        let peer = &mut self.peers[slot.0];
+        if let Some(armed) = peer.armed {
+            if armed <= at {
+                return;
+            }
+            self.deadlines.remove(&(armed, slot));
+        }
+        peer.armed = Some(at);
+        self.deadlines.insert((at, slot));
+    }
+
+    fn peer_timeout(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
+        let instant = now.instant;
+        for _ in 0..self.peers[slot.0].queue.expire(instant) {
+            self.counters.count(DropReason::QueueExpired);
+        }
+        self.expire_sessions(instant, slot);
+        let peer = &mut self.peers[slot.0];
+        if is_due(peer.silent_since, KEEPALIVE_AFTER, instant) {
+            peer.silent_since = None;
+            self.send_control(instant, slot, &Control::Keepalive, tx);
+        }
+        let peer = &mut self.peers[slot.0];
+        if peer.probe_until.is_some_and(|until| until <= instant) {
+            // It is at the relay and does not know the session: the session is of no use.
+            peer.probe_until = None;
+            self.lose(slot);
+            self.dial(now, slot, tx);
+        } else if is_due(peer.unanswered_since, DEAD_AFTER, instant) {
+            peer.unanswered_since = None;
+            if peer.dial.is_none() && peer.online != Some(false) {
+                self.dial(now, slot, tx);
+            }
+        }
+        self.retry_dial(now, slot, tx);
+        self.rearm(instant, slot);
+    }
+
+    fn retry_dial(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
+        let Some(dial) = &self.peers[slot.0].dial else { return };
+        if dial.give_up_at <= now.instant {
+            self.stop_dial(slot);
+        } else if dial.retry_at <= now.instant {
+            self.dial(now, slot, tx);
+        }
+    }
+
+    fn lose(&mut self, slot: Slot) {
+        let peer = self.peers[slot.0].id;
+        self.forget_sessions(slot, None);
+        self.event(NodeEvent::Lost { peer });
+    }
+
+    /// Drops sessions that were replaced or carried nothing for long; their keys are wiped with them.
+    fn expire_sessions(&mut self, now: Instant, slot: Slot) {
+        let peer = &mut self.peers[slot.0];
+        let current = peer.current();
+        let newest = peer.sessions.iter().map(|live| live.established).max();
+        let mut at = 0;
+        let mut released = Vec::new();
+        peer.sessions.retain(|live| {
+            let replaced = Some(at) != current
+                && newest.is_some_and(|newest| now.duration_since(newest.max(live.last_used)) >= LINGER);
+            at += 1;
+            let keep = !replaced && now.duration_since(live.last_used) < IDLE;
+            if !keep {
+                released.push(live.session.local_index());
+            }
+            keep
+        });
+        for index in released {
+            self.indices.release(index);
+        }
+    }
+
+    fn rearm(&mut self, now: Instant, slot: Slot) {
+        let peer = &self.peers[slot.0];
+        let (current, newest) = (peer.current(), peer.sessions.iter().map(|live| live.established).max());
+        let sessions = peer.sessions.iter().enumerate().map(|(at, live)| match newest {
+            Some(newest) if Some(at) != current => newest.max(live.last_used) + LINGER,
+            _ => live.last_used + IDLE,
+        });
+        let next = [
+            peer.queue.oldest().map(|at| at + QUEUE_AGE),
+            peer.silent_since.map(|at| at + KEEPALIVE_AFTER),
+            peer.unanswered_since.map(|at| at + DEAD_AFTER),
+            peer.probe_until,
+            peer.dial.as_ref().map(|dial| dial.retry_at.min(dial.give_up_at)),
+            sessions.min(),
+        ];
+        if let Some(at) = next.into_iter().flatten().min() {
+            // A deadline never lies in the past, so that one call of handle_timeout ends.
+            self.arm(slot, at.max(now + GRAIN));
+        }
+    }
+}
+
+fn is_due(since: Option<Instant>, after: Duration, now: Instant) -> bool {
+    since.is_some_and(|since| now.duration_since(since) >= after)
+}

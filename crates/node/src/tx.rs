@@ -1,0 +1,173 @@
+//! Datagrams on their way out, batched per receiver.
+
+use std::collections::VecDeque;
+
+use bytes::BytesMut;
+use mesh_wire::NodeId;
+
+/// Largest batch: below a relay payload, with room for its header.
+const BATCH: usize = 60 * 1024;
+/// Receivers with an open batch at the same time; beyond it the oldest batch is closed.
+const OPEN: usize = 8;
+
+/// One message for one receiver.
+#[derive(Debug)]
+pub struct Transmit {
+    /// The receiver.
+    pub to: NodeId,
+    /// One handshake message, or one or several sealed frames.
+    pub payload: BytesMut,
+    /// The length of each frame but the last, where there are several.
+    pub segment: Option<u16>,
+}
+
+/// Collects what [`crate::Node`] sends. Frames of equal size for one receiver share a message; order is kept for each
+/// receiver.
+#[derive(Debug, Default)]
+pub struct TxQueue {
+    closed: VecDeque<Transmit>,
+    open: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    to: NodeId,
+    payload: BytesMut,
+    /// Length of the first frame; the batch takes frames up to this length and ends with the first shorter one.
+    segment: usize,
+    frames: usize,
+    ended: bool,
+}
+
+impl TxQueue {
+    /// Starts empty.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes room for a frame of `length` bytes at the end of the receiver's batch and returns it, zeroed.
+    pub fn frame(&mut self, to: NodeId, length: usize) -> &mut [u8] {
+        let at = self.batch_for(to, length);
+        let batch = &mut self.open[at];
+        batch.frames += 1;
+        batch.ended = length < batch.segment;
+        let start = batch.payload.len();
+        batch.payload.resize(start + length, 0);
+        &mut batch.payload[start..]
+    }
+
+    /// Takes back the last `length` bytes that [`TxQueue::frame`] returned for this receiver.
+    pub(crate) fn cancel(&mut self, to: NodeId, length: usize) {
+        if let Some(batch) = self.open.iter_mut().find(|batch| batch.to == to) {
+            batch.payload.truncate(batch.payload.len().saturating_sub(length));
+            batch.frames -= 1;
+            batch.ended = false;
+        }
+        self.open.retain(|batch| batch.frames > 0);
+    }
+
+    /// Appends a message that is not a frame.
+    pub fn message(&mut self, to: NodeId, bytes: &[u8]) {
+        if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
+            self.close(at);
+        }
+        self.closed.push_back(Transmit { to, payload: BytesMut::from(bytes), segment: None });
+    }
+
+    /// Takes the next message; closes the open batches when nothing else is left.
+    pub fn pop(&mut self) -> Option<Transmit> {
+        if self.closed.is_empty() {
+            while !self.open.is_empty() {
+                self.close(0);
+            }
+        }
+        self.closed.pop_front()
+    }
+
+    fn batch_for(&mut self, to: NodeId, length: usize) -> usize {
+        if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
+            let batch = &self.open[at];
+            if !batch.ended && length <= batch.segment && batch.payload.len() + length <= BATCH {
+                return at;
+            }
+            self.close(at);
+        }
+        if self.open.len() == OPEN {
+            self.close(0);
+        }
+        let payload = BytesMut::with_capacity(length);
+        self.open.push(Open { to, payload, segment: length, frames: 0, ended: false });
+        self.open.len() - 1
+    }
+
+    fn close(&mut self, at: usize) {
+        let batch = self.open.remove(at);
+        let segment =
+            (batch.frames > 1).then(|| u16::try_from(batch.segment).expect("frames are below 64 KiB"));
+        self.closed.push_back(Transmit { to: batch.to, payload: batch.payload, segment });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId([1; 32]);
+    const B: NodeId = NodeId([2; 32]);
+
+    fn drain(queue: &mut TxQueue) -> Vec<(NodeId, usize, Option<u16>)> {
+        std::iter::from_fn(|| queue.pop()).map(|t| (t.to, t.payload.len(), t.segment)).collect()
+    }
+
+    #[test]
+    fn equal_frames_share_a_message_and_a_shorter_one_ends_it() {
+        let mut queue = TxQueue::new();
+        for length in [100, 100, 40, 100] {
+            queue.frame(A, length).fill(7);
+        }
+        assert_eq!(drain(&mut queue), [(A, 240, Some(100)), (A, 100, None)]);
+    }
+
+    #[test]
+    fn longer_frame_starts_a_new_message() {
+        let mut queue = TxQueue::new();
+        queue.frame(A, 40);
+        queue.frame(A, 100);
+        assert_eq!(drain(&mut queue), [(A, 40, None), (A, 100, None)]);
+    }
+
+    #[test]
+    fn receivers_do_not_mix_and_messages_keep_their_place() {
+        let mut queue = TxQueue::new();
+        queue.frame(A, 50);
+        queue.frame(B, 50);
+        queue.frame(A, 50);
+        queue.message(A, b"handshake");
+        queue.frame(A, 50);
+        assert_eq!(drain(&mut queue), [(A, 100, Some(50)), (A, 9, None), (B, 50, None), (A, 50, None)]);
+    }
+
+    #[test]
+    fn batches_stay_below_a_relay_payload() {
+        let mut queue = TxQueue::new();
+        for _ in 0..100 {
+            queue.frame(A, 1400);
+        }
+        let sent = drain(&mut queue);
+        assert!(sent.iter().all(|(_, length, _)| *length <= BATCH));
+        assert_eq!(sent.iter().map(|(_, length, _)| length).sum::<usize>(), 140_000);
+    }
+
+    #[test]
+    fn cancelled_frame_leaves_no_trace() {
+        let mut queue = TxQueue::new();
+        queue.frame(A, 50);
+        queue.frame(A, 30);
+        queue.cancel(A, 30);
+        queue.frame(A, 50);
+        queue.frame(B, 10);
+        queue.cancel(B, 10);
+        assert_eq!(drain(&mut queue), [(A, 100, Some(50))]);
+    }
+}
