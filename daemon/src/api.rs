@@ -1,6 +1,6 @@
 //! The API on the Unix socket: HTTP/1 and JSON under `/v1/`, so `curl --unix-socket` works.
 //!
-//! [`bind`] makes the socket, [`serve`] accepts, checks who calls and routes; what the answers are is the [`Backend`]'s.
+//! [`bind()`] makes the socket, [`serve`] accepts, checks who calls and routes; what the answers are is the [`Backend`]'s.
 //! In: connections and their peer credentials. Out: JSON, or a stream of events.
 //!
 //! Invariants: reading is for whoever the socket's mode and group let in, anything else for root, the daemon's own user

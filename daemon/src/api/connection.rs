@@ -176,13 +176,13 @@ impl SocketFile {
 pub(super) const CONNECTION_LIMIT: usize = 64;
 
 /// Of these, as many may belong to callers who cannot write.
-pub(super) const READER_LIMIT: usize = 48;
+const READER_LIMIT: usize = 48;
 
 /// Connections that are only told that there are too many; beyond, they are closed unanswered.
 const TURNED_AWAY_LIMIT: usize = 16;
 
 /// A local caller sends its headers at once; also how long a connection may idle between requests.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// More than any header of ours, little enough for 64 connections.
 const BUFFER_LIMIT: usize = 64 * 1024;
@@ -192,3 +192,28 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long requests under way may go on after `stop`.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_cannot_lock_writers_out() {
+        let slots = Slots::new();
+        let readers: Vec<_> = (0..READER_LIMIT).map(|_| slots.take(false)).collect();
+        assert!(readers.iter().all(|taken| matches!(taken, Some((_, false)))));
+        assert!(matches!(slots.take(false), Some((_, true))));
+        let writers: Vec<_> = (READER_LIMIT..CONNECTION_LIMIT).map(|_| slots.take(true)).collect();
+        assert!(writers.iter().all(|taken| matches!(taken, Some((_, false)))));
+        assert!(matches!(slots.take(true), Some((_, true))));
+        drop(readers);
+        assert!(matches!(slots.take(false), Some((_, false))));
+    }
+
+    #[test]
+    fn connections_beyond_all_limits_get_nothing() {
+        let slots = Slots::new();
+        let taken: Vec<_> = std::iter::from_fn(|| slots.take(true)).take(1000).collect();
+        assert_eq!(taken.len(), CONNECTION_LIMIT + TURNED_AWAY_LIMIT);
+    }
+}
