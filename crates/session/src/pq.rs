@@ -6,6 +6,7 @@ mod pqcrypto;
 use std::fmt;
 use std::str::FromStr;
 
+use ::aws_lc_rs::digest::{SHA3_256, digest};
 use mesh_identity::MlDsa87;
 use mesh_wire::limits::{KEM_CIPHERTEXT, KEM_PUBLIC};
 use zeroize::Zeroizing;
@@ -53,13 +54,20 @@ pub trait PqProvider: Send + Sync + fmt::Debug {
 pub struct KemSecret(Box<Zeroizing<[u8; KEM_SECRET]>>);
 
 impl KemSecret {
-    /// Takes a key that this program made itself; FIPS 203, section 7.3 is not checked here.
+    /// Takes a key: length and hash are checked as FIPS 203, section 7.3 says, which no provider does by itself.
     ///
     /// # Errors
-    /// [`PqError::Failed`] when the input is not 3168 bytes.
+    /// [`PqError::DecapsulationKey`] when the input is not a decapsulation key.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PqError> {
         if bytes.len() != KEM_SECRET {
-            return Err(PqError::Failed("ML-KEM-1024 key import"));
+            return Err(PqError::DecapsulationKey);
+        }
+        // The key for decryption, the encapsulation key, its hash and a seed (FIPS 203, algorithm 16, line 3).
+        let (_, rest) = bytes.split_at(KEM_SECRET - KEM_PUBLIC - 64);
+        let (ek, rest) = rest.split_at(KEM_PUBLIC);
+        let (hash, _) = rest.split_at(32);
+        if digest(&SHA3_256, ek).as_ref() != hash {
+            return Err(PqError::DecapsulationKey);
         }
         let mut secret = Box::new(Zeroizing::new([0; KEM_SECRET]));
         secret.copy_from_slice(bytes);
@@ -159,6 +167,9 @@ pub enum PqError {
     /// The peer's encapsulation key is not one (FIPS 203, section 7.2).
     #[error("the ML-KEM-1024 encapsulation key fails its modulus check")]
     EncapsulationKey,
+    /// The bytes are not a decapsulation key (FIPS 203, section 7.3).
+    #[error("the ML-KEM-1024 decapsulation key fails its check")]
+    DecapsulationKey,
     /// The implementation or the system's randomness failed.
     #[error("{0} failed")]
     Failed(&'static str),
