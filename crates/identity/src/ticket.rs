@@ -1,6 +1,6 @@
 //! Tickets: what a new node needs to find a network and to be let in, as one line of text.
 //!
-//! The text is [`PREFIX`](mesh_wire::ticket::PREFIX) and base64url (RFC 4648, section 5, no padding) of body and
+//! The text is [`PREFIX`] and base64url (RFC 4648, section 5, no padding) of body and
 //! checksum. The checksum catches a mistyped or edited ticket before anything is sent; what keeps a stranger out is
 //! the key derived from the seed.
 

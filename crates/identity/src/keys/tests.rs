@@ -53,3 +53,13 @@ fn secrets_are_not_printed() {
     assert!(text.contains("[redacted]"));
     assert!(!text.contains("1, 1, 1"));
 }
+
+/// A change of these would cut off every node and network there is.
+#[test]
+fn ids_of_known_seeds_are_fixed() {
+    assert_eq!(identity().node_id().to_string(), "u566bh6ngpsyokhkyk2iu3hxwijokwgtlptzhx2gejyfbldd42oa");
+    assert_eq!(identity().net_id().to_string(), "rajuzoona7uljqxakfpkbg5iuiew7mj4wkkybtfhyetimxfknk2a");
+    let keys = identity().public().as_bytes().to_vec();
+    let hash = sha512(&[&b"mesh/1 node-id\x20\x0a\0\0"[..], &keys]);
+    assert_eq!(identity().node_id().0, hash[..32]);
+}
