@@ -23,7 +23,8 @@ pub enum Control<'a> {
     Close,
     /// A joining node asks for membership; its keys are those of the handshake.
     EnrolRequest {
-        /// The name it wants; empty takes the name of the invitation.
+        /// The name it wants, which an invitation with a name overrides; behind a `~` it is a proposal that the
+        /// coordinator may change where another member has it.
         name: &'a str,
     },
     /// A part of the answer that admits the node; parts come in order.
@@ -42,6 +43,47 @@ pub enum Control<'a> {
         /// The same for people.
         text: &'a str,
     },
+}
+
+/// What a node is admitted with; the [`Control::EnrolPart`]s put together.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EnrolAnswer<'a> {
+    /// The number of the network secret; it grows when the secret is replaced.
+    pub secret_epoch: u32,
+    /// The secret that all members share.
+    pub network_secret: [u8; 32],
+    /// The signed roster in which the node stands.
+    pub roster: &'a [u8],
+}
+
+impl<'a> EnrolAnswer<'a> {
+    /// Returns the answer's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(36 + self.roster.len());
+        out.put_u32(self.secret_epoch);
+        out.put(&self.network_secret);
+        out.put(self.roster);
+        out
+    }
+
+    /// Reads a whole answer; the roster is the caller's to verify.
+    ///
+    /// # Errors
+    /// [`WireError`] when it is too short or too long.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, WireError> {
+        if bytes.len() > ENROL_ANSWER {
+            return Err(WireError::TooLong("enrolment answer"));
+        }
+        let mut reader = Reader::new(bytes);
+        Ok(Self { secret_epoch: reader.u32()?, network_secret: reader.array()?, roster: reader.rest() })
+    }
+}
+
+impl std::fmt::Debug for EnrolAnswer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnrolAnswer").field("secret_epoch", &self.secret_epoch).finish_non_exhaustive()
+    }
 }
 
 /// Why a coordinator refuses to admit.
@@ -130,7 +172,7 @@ impl<'a> Control<'a> {
             0x01 => Self::Ping(reader.u64()?),
             0x02 => Self::Pong(reader.u64()?),
             0x03 => Self::Close,
-            0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME, "name")? },
+            0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME + 1, "name")? },
             0x11 => Self::EnrolPart {
                 total: reader.u32()?,
                 offset: reader.u32()?,
@@ -172,6 +214,16 @@ mod tests {
             assert_eq!(message.encode(), bytes);
             assert_eq!(Control::parse(bytes), Ok(message));
         }
+    }
+
+    #[test]
+    fn answer_is_read_back() {
+        let answer = EnrolAnswer { secret_epoch: 3, network_secret: [7; 32], roster: b"roster" };
+        let bytes = answer.encode();
+        assert_eq!(bytes[..5], [3, 0, 0, 0, 7]);
+        assert_eq!(EnrolAnswer::parse(&bytes), Ok(answer));
+        assert_eq!(EnrolAnswer::parse(&bytes[..35]), Err(WireError::Truncated));
+        assert!(EnrolAnswer::parse(&vec![0; ENROL_ANSWER + 1]).is_err());
     }
 
     #[test]

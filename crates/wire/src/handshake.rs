@@ -204,10 +204,12 @@ pub struct Params {
     pub mtu: u16,
     /// The version of the roster this side stands on.
     pub roster_version: u64,
+    /// SHA-256 of the SubjectPublicKeyInfo that this side's TLS will show inside the session; zero for none.
+    pub tls_pin: [u8; 32],
 }
 
 /// Bytes of encoded [`Params`].
-pub const PARAMS_LEN: usize = 15;
+pub const PARAMS_LEN: usize = 47;
 
 impl Params {
     /// Returns the fixed layout.
@@ -218,6 +220,7 @@ impl Params {
         out[4] = self.lanes;
         out[5..7].copy_from_slice(&self.mtu.to_le_bytes());
         out[7..15].copy_from_slice(&self.roster_version.to_le_bytes());
+        out[15..47].copy_from_slice(&self.tls_pin);
         out
     }
 
@@ -227,6 +230,7 @@ impl Params {
             lanes: reader.u8()?,
             mtu: reader.u16()?,
             roster_version: reader.u64()?,
+            tls_pin: reader.array()?,
         };
         if params.lanes == 0 || usize::from(params.lanes) > limits::LANES {
             return Err(WireError::Invalid("lanes"));
@@ -419,7 +423,7 @@ mod tests {
         let claims = Claims {
             identity: &[1; limits::PUBLIC_IDENTITY],
             proof: b"proof",
-            params: Params { capabilities: 0, lanes: 4, mtu: 1420, roster_version: 7 },
+            params: Params { capabilities: 0, lanes: 4, mtu: 1420, roster_version: 7, tls_pin: [8; 32] },
             signature: &[2; limits::SIGNATURE],
         };
         let mut bytes = Vec::new();

@@ -63,9 +63,8 @@ macro_rules! base32_text {
                 if text.len() != 52 {
                     return Err(IdParseError);
                 }
-                let bytes = BASE32_NOPAD
-                    .decode(text.to_ascii_uppercase().as_bytes())
-                    .map_err(|_| IdParseError)?;
+                let bytes =
+                    BASE32_NOPAD.decode(text.to_ascii_uppercase().as_bytes()).map_err(|_| IdParseError)?;
                 bytes.try_into().map($name).map_err(|_| IdParseError)
             }
         }

@@ -81,7 +81,7 @@ impl AwaitChallenge {
             .kem_decapsulate(&self.kem, &challenge.ciphertext)
             .map_err(|_| HandshakeError::Exchange)?;
         let th2 = self.th1.challenge(message);
-        let keys = HandshakeKeys::derive(th2, &kem[..], &dh[..], network);
+        let keys = HandshakeKeys::derive(th2, kem.as_bytes(), &dh[..], network);
         if !kdf::constant_time_eq(&keys.tag(th2), &tag) {
             return Err(HandshakeError::Confirmation);
         }

@@ -57,7 +57,7 @@ impl AwaitResponse {
             Challenge { sender: index, receiver: parsed.sender, suite: SUITE, nonce, x25519, ciphertext };
         let mut message = challenge.encode_body();
         let th2 = Transcript::start(network.purpose, network.net).hello(hello).challenge(&message);
-        let keys = HandshakeKeys::derive(th2, &kem[..], &dh[..], network);
+        let keys = HandshakeKeys::derive(th2, kem.as_bytes(), &dh[..], network);
         message.extend_from_slice(&keys.tag(th2));
         Ok((Self { index, remote: parsed.sender, keys, th2 }, message))
     }

@@ -1,0 +1,249 @@
+//! What `meshd` is told: flags, environment, file, defaults, in this order of precedence.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use mesh_session::{AeadKind, ProviderKind};
+use mesh_wire::NodeId;
+use serde::Deserialize;
+
+/// Where the configuration stands unless told otherwise; it may be absent there.
+pub const DEFAULT_CONFIG: &str = "/etc/shadowmesh/meshd.toml";
+const DEFAULT_STATE_DIR: &str = "/var/lib/shadowmesh";
+const DEFAULT_GROUP: &str = "shadowmesh";
+/// Fits a sealed frame into an IPv6 path of 1500 bytes.
+const DEFAULT_MTU: u16 = 1420;
+/// A configuration is a page of text; more is a mistake.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// The ShadowMesh daemon: owns the network interface and the keys of this node.
+///
+/// It does nothing until `meshctl up` tells it which network to create or join; afterwards it comes up by itself.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(
+    name = "meshd",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  meshd                                        as the systemd unit runs it
+  meshd --config ./a.toml --state-dir ./a --socket ./a.sock --interface mesh1
+                                               a second daemon beside the first one
+  SHADOWMESH_LOG=debug meshd                   with more to read
+
+Every option can stand in the configuration file and in the environment; a flag wins over the environment, which
+wins over the file."
+)]
+pub struct Flags {
+    /// Configuration file [default: /etc/shadowmesh/meshd.toml, if it exists]
+    #[arg(long, value_name = "FILE", env = "SHADOWMESH_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Directory of keys and membership [default: /var/lib/shadowmesh]
+    #[arg(long, value_name = "DIR", env = "SHADOWMESH_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Unix socket that meshctl talks to [default: /run/shadowmesh/meshd.sock]
+    #[arg(long, value_name = "PATH", env = "SHADOWMESH_SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Name of the network interface [default: mesh0]
+    #[arg(long, value_name = "NAME", env = "SHADOWMESH_INTERFACE")]
+    pub interface: Option<String>,
+    /// What to log: error, warn, info, debug, trace, or a filter as in RUST_LOG [default: info]
+    #[arg(long, value_name = "FILTER", env = "SHADOWMESH_LOG")]
+    pub log: Option<String>,
+    /// Read the configuration, say whether it is good, and end
+    #[arg(long)]
+    pub check_config: bool,
+    /// Write the man page to a directory, and end
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub man: Option<PathBuf>,
+}
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory of keys and membership.
+    pub state_dir: PathBuf,
+    /// Unix socket of the control API.
+    pub socket: PathBuf,
+    /// Name of the network interface.
+    pub interface: String,
+    /// Packets or frames, for a network created here; none where a joining node takes what its network has.
+    pub mode: Option<Mode>,
+    /// Largest inner packet in bytes.
+    pub mtu: u16,
+    /// Group that may read the socket.
+    pub group: String,
+    /// User beside root who may change things through the socket.
+    pub operator: Option<String>,
+    /// Log filter.
+    pub log: String,
+    /// ML-KEM and the signer.
+    pub provider: ProviderKind,
+    /// ChaCha20-Poly1305.
+    pub aead: AeadKind,
+}
+
+/// What a network carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// IP packets.
+    Tun,
+    /// Ethernet frames.
+    Tap,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    state_dir: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    interface: Option<String>,
+    mode: Option<Mode>,
+    mtu: Option<u16>,
+    group: Option<String>,
+    operator: Option<String>,
+    log: Option<String>,
+    #[serde(default)]
+    crypto: Crypto,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Crypto {
+    provider: Option<String>,
+    aead: Option<String>,
+}
+
+impl Config {
+    /// Puts flags and environment (which clap read) over the file over the defaults.
+    ///
+    /// # Errors
+    /// One line that names the file, the key and what is wrong with it.
+    pub fn load(flags: &Flags) -> anyhow::Result<Self> {
+        let file = match &flags.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_CONFIG).exists() => read(Path::new(DEFAULT_CONFIG))?,
+            None => File::default(),
+        };
+        Self::merge(flags, file).with_context(|| {
+            let path = flags.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+            format!("configuration {} is invalid", path.display())
+        })
+    }
+
+    fn merge(flags: &Flags, file: File) -> anyhow::Result<Self> {
+        let pick = |flag: &Option<PathBuf>, file: Option<PathBuf>, default: &str| {
+            flag.clone().or(file).unwrap_or_else(|| default.into())
+        };
+        let config = Self {
+            state_dir: pick(&flags.state_dir, file.state_dir, DEFAULT_STATE_DIR),
+            socket: pick(&flags.socket, file.socket, mesh_control::DEFAULT_SOCKET),
+            interface: flags.interface.clone().or(file.interface).unwrap_or_else(|| "mesh0".into()),
+            mode: file.mode,
+            mtu: file.mtu.unwrap_or(DEFAULT_MTU),
+            group: file.group.unwrap_or_else(|| DEFAULT_GROUP.into()),
+            operator: file.operator,
+            log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
+            provider: parse("crypto.provider", file.crypto.provider, "aws-lc")?,
+            aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
+        };
+        if config.mtu < 1280 || config.mtu > 9000 {
+            bail!("mtu = {} is outside of 1280 to 9000; 1420 fits every path of 1500 bytes", config.mtu);
+        }
+        if config.interface.is_empty() || config.interface.len() > 15 {
+            bail!("interface = \"{}\" has to have 1 to 15 characters", config.interface);
+        }
+        Ok(config)
+    }
+}
+
+fn parse<T: std::str::FromStr>(key: &str, value: Option<String>, default: &str) -> anyhow::Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let value = value.unwrap_or_else(|| default.to_owned());
+    value.parse().with_context(|| format!("{key} = \"{value}\""))
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let name = path.display();
+    let size = fs::metadata(path).with_context(|| format!("cannot read the configuration {name}"))?.len();
+    if size > MAX_FILE {
+        bail!("configuration {name} has {size} bytes; is it the right file?");
+    }
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"))?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        anyhow::anyhow!("configuration {name}, line {line}: {}", error.message().replace('\n', " "))
+    })
+}
+
+/// Returns the hardware address of a node in TAP mode: locally administered, from its id, so that it stays the same.
+#[must_use]
+pub fn mac_of(node: NodeId) -> [u8; 6] {
+    [0x02, node.0[0], node.0[1], node.0[2], node.0[3], node.0[4]]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(flags: &Flags, text: &str) -> anyhow::Result<Config> {
+        Config::merge(flags, toml::from_str(text)?)
+    }
+
+    #[test]
+    fn flag_wins_over_file_over_default() {
+        let flags = Flags { interface: Some("a".into()), ..Flags::default() };
+        let config = merged(&flags, "interface = \"b\"\nsocket = \"/x\"").unwrap();
+        assert_eq!(config.interface, "a");
+        assert_eq!(config.socket, Path::new("/x"));
+        assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
+        assert_eq!((config.mtu, config.log.as_str()), (1420, "info"));
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_name_file_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("meshd.toml");
+        for (text, line, part) in [
+            ("interface = \"a\"\ninterfase = \"b\"\n", 2, "interfase"),
+            ("mtu = \"big\"\n", 1, "invalid type"),
+            ("mode = \"bridge\"\n", 1, "bridge"),
+            ("[crypto]\nsecret = 1\n", 2, "secret"),
+            ("interface = \n", 1, ""),
+        ] {
+            fs::write(&path, text).unwrap();
+            let flags = Flags { config: Some(path.clone()), ..Flags::default() };
+            let message = format!("{:#}", Config::load(&flags).unwrap_err());
+            assert!(message.contains(&format!("meshd.toml, line {line}")), "{message}");
+            assert!(message.contains(part), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for text in [
+            "mtu = 1000",
+            "interface = \"\"",
+            "interface = \"a-very-long-name\"",
+            "[crypto]\naead = \"rot13\"",
+        ] {
+            assert!(merged(&Flags::default(), text).is_err(), "{text}");
+        }
+        let config =
+            merged(&Flags::default(), "[crypto]\nprovider = \"pqcrypto\"\naead = \"chacha20poly1305\"")
+                .unwrap();
+        assert_eq!((config.provider, config.aead), (ProviderKind::Pqcrypto, AeadKind::ChaCha20Poly1305));
+    }
+
+    #[test]
+    fn missing_file_is_an_error_when_named() {
+        let flags = Flags { config: Some("/nonexistent/meshd.toml".into()), ..Flags::default() };
+        assert!(Config::load(&flags).is_err());
+    }
+}

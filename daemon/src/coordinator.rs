@@ -1,0 +1,375 @@
+//! The coordinator: the node that holds the network's root keys answers joining nodes in the network's mailbox.
+//!
+//! In: requests to invite, and messages that guests of the relay send to the network's id. Out: tickets, sealed
+//! answers, and each new roster, signed, stored, then given to this node and to the relay for all members.
+//!
+//! Invariants: an admission is durable before it is answered, in one file with the use of its invitation; a guest gets
+//! an answer only to an invitation's id, and beyond that only with the invitation's secret; all tables are bounded.
+
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use mesh_control::{ApiError, ErrorCode, InviteAnswer, InviteRequest, SecretText, Timestamp};
+use mesh_identity::{Identity, Roster, Ticket, TicketSecret, UnixSeconds};
+use mesh_net::{RelayClient, RelayConfig, RelaySender};
+use mesh_session::Session;
+use mesh_session::handshake::{AwaitResponse, Local, Network, Peer, Purpose};
+use mesh_wire::NodeId;
+use mesh_wire::control::{Control, ENROL_PART, EnrolAnswer, REFUSAL_TEXT, Refusal};
+use mesh_wire::frame::SEALED;
+use mesh_wire::handshake::{ENROL, INVITE_ID, RESPONSE, encode_enrol_unknown, parse_enrol};
+use mesh_wire::relay::Role;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::ledger::{FRESH_FOR, Ledger, LedgerError, MEMBERSHIP};
+use crate::engine::unix_now;
+use crate::enrol::link::{Heard, Link, Receiver, open_control, random, seal_control};
+use crate::roster_seal;
+use crate::state::{Membership, StateDir};
+
+/// Guests that are joining at a time.
+const GUESTS: usize = 256;
+/// How long a guest may take from one message to the next.
+const GUEST_AGE: Duration = Duration::from_secs(10);
+/// How often the dates of memberships are looked at.
+const RENEW_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// The relay connection is flushed for a second; the rest takes no time.
+const END: Duration = Duration::from_secs(3);
+/// Requests to invite that wait.
+const REQUESTS: usize = 16;
+
+/// The daemon's hold on a running coordinator; dropping it ends the task.
+#[derive(Debug)]
+pub struct Coordinator {
+    requests: mpsc::Sender<Request>,
+    task: AbortOnDropHandle<Ledger>,
+}
+
+/// What a coordinator is made of.
+#[derive(Debug)]
+pub struct CoordinatorConfig {
+    /// Where the ledger is stored.
+    pub state: Arc<StateDir>,
+    /// The network's root keys and the libraries.
+    pub root: Local,
+    /// The network.
+    pub membership: Membership,
+    /// The ledger as loaded.
+    pub ledger: Ledger,
+}
+
+type Request = (InviteRequest, oneshot::Sender<Result<InviteAnswer, ApiError>>);
+
+impl Coordinator {
+    /// Connects to the relay as the network's root and answers. Each new roster appears in the returned channel.
+    #[must_use]
+    pub fn start(config: CoordinatorConfig, stop: CancellationToken) -> (Self, watch::Receiver<Arc<Roster>>) {
+        let (link, heard) = Link::new();
+        let relay = RelayClient::start(
+            RelayConfig {
+                url: config.membership.relay.clone(),
+                pin: Some(config.membership.pin),
+                role: Role::Root,
+                net: config.membership.net,
+                identity: Arc::clone(&config.root.identity),
+                admission: Vec::new(),
+            },
+            Arc::new(link),
+        );
+        let (rosters, receiver) = watch::channel(Arc::clone(config.ledger.roster()));
+        let (requests, incoming) = mpsc::channel(REQUESTS);
+        let desk = Desk { sender: relay.sender(), config, guests: BTreeMap::new(), next_index: 0, rosters };
+        let task = tokio::spawn(desk.run(relay, heard, incoming, stop));
+        (Self { requests, task: AbortOnDropHandle::new(task) }, receiver)
+    }
+
+    /// Asks for a ticket; the answer goes to `reply`.
+    pub fn invite(&self, request: InviteRequest, reply: oneshot::Sender<Result<InviteAnswer, ApiError>>) {
+        if let Err(error) = self.requests.try_send((request, reply)) {
+            let (_, reply) = match error {
+                mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request) => {
+                    request
+                }
+            };
+            let _ = reply.send(Err(ApiError::new(ErrorCode::Busy, "too many requests at once; try again")));
+        }
+    }
+
+    /// Waits for the end after the stop signal, and returns the ledger as it is stored.
+    pub async fn ended(self) -> Option<Ledger> {
+        timeout(END, self.task).await.ok()?.ok()
+    }
+}
+
+/// A guest that is joining.
+struct Guest {
+    invite: [u8; INVITE_ID],
+    expires: Instant,
+    step: Step,
+}
+
+enum Step {
+    Challenged(AwaitResponse),
+    Proven(Box<Peer>, Box<Session>),
+}
+
+struct Desk {
+    config: CoordinatorConfig,
+    sender: RelaySender,
+    guests: BTreeMap<NodeId, Guest>,
+    next_index: u32,
+    rosters: watch::Sender<Arc<Roster>>,
+}
+
+impl Desk {
+    async fn run(
+        mut self,
+        relay: RelayClient,
+        mut heard: Receiver,
+        mut requests: mpsc::Receiver<Request>,
+        stop: CancellationToken,
+    ) -> Ledger {
+        let mut renew = interval(RENEW_EVERY);
+        renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.publish();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some((request, reply)) = requests.recv() => {
+                    let _ = reply.send(self.invite(&request));
+                }
+                Some(message) = heard.recv() => self.hear(message),
+                _ = renew.tick() => self.renew(),
+            }
+        }
+        relay.stop().await;
+        self.config.ledger
+    }
+
+    fn invite(&mut self, request: &InviteRequest) -> Result<InviteAnswer, ApiError> {
+        let secret = TicketSecret::generate()
+            .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+        let membership = &self.config.membership;
+        let expires = unix_now().saturating_add(request.ttl_s);
+        let ticket = Ticket::new(
+            membership.net,
+            membership.relay.clone(),
+            membership.pin,
+            secret,
+            UnixSeconds(expires),
+        );
+        let mut next = self.config.ledger.clone();
+        next.invite(&ticket, request, unix_now()).map_err(|error| ledger_error(&error))?;
+        self.store(next)?;
+        Ok(InviteAnswer {
+            ticket: SecretText::new(ticket.to_text().to_string()),
+            expires: Timestamp::from_unix_seconds(expires),
+            uses: request.uses,
+        })
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let Heard::Frames { from, mut payload } = heard else { return };
+        let now = Instant::now();
+        self.forget_idle(now);
+        match payload.first().copied() {
+            Some(ENROL) => self.challenge(now, from, &payload),
+            Some(RESPONSE) => self.prove(now, from, &payload),
+            Some(SEALED) => self.admit(from, &mut payload),
+            _ => {}
+        }
+    }
+
+    fn challenge(&mut self, now: Instant, from: NodeId, message: &[u8]) {
+        let Ok((invite, hello)) = parse_enrol(message) else { return };
+        let Some(psk) = self.config.ledger.psk(&invite) else {
+            return self.send(from, &encode_enrol_unknown(&invite));
+        };
+        if self.guests.len() >= GUESTS && !self.guests.contains_key(&from) {
+            return tracing::warn!(peer = %from.short(), "too many nodes join at once; this one has to try again");
+        }
+        let Ok(nonce) = random() else { return };
+        let own = self.config.membership.net.as_party();
+        let network = Network::new(self.config.membership.net, psk, Purpose::Enrol);
+        self.next_index = self.next_index.wrapping_add(1);
+        match AwaitResponse::start(&self.config.root, &network, own, hello, self.next_index, nonce) {
+            Ok((state, challenge)) => {
+                let step = Step::Challenged(state);
+                self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
+                self.send(from, &challenge);
+            }
+            Err(error) => tracing::debug!(peer = %from.short(), %error, "HELLO of a guest is refused"),
+        }
+    }
+
+    fn prove(&mut self, now: Instant, from: NodeId, message: &[u8]) {
+        let own = self.config.membership.net.as_party();
+        let Some(Guest { step: Step::Challenged(state), .. }) = self.guests.get(&from) else { return };
+        let peer = match state.take(&self.config.root, own, message) {
+            Ok(peer) if peer.id == from => peer,
+            Ok(_) => {
+                return tracing::debug!(peer = %from.short(), "a guest proves other keys than at the relay");
+            }
+            Err(error) => {
+                return tracing::debug!(peer = %from.short(), %error, "RESPONSE of a guest is refused");
+            }
+        };
+        let Some(Guest { invite, step: Step::Challenged(state), .. }) = self.guests.remove(&from) else {
+            return;
+        };
+        let proven = state.proven(peer, message);
+        let Ok((peer, session, established)) = proven.establish(&self.config.root, &crate::enrol::claims())
+        else {
+            return;
+        };
+        let step = Step::Proven(Box::new(peer), Box::new(session));
+        self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
+        self.send(from, &established);
+    }
+
+    fn admit(&mut self, from: NodeId, frame: &mut [u8]) {
+        let Some(Guest { step: Step::Proven(_, session), .. }) = self.guests.get_mut(&from) else { return };
+        let Some(Control::EnrolRequest { name }) = open_control(session, frame) else { return };
+        let name = name.to_owned();
+        let Some(Guest { invite, step: Step::Proven(peer, mut session), .. }) = self.guests.remove(&from)
+        else {
+            return;
+        };
+        let result = self.admission(&invite, &peer, &name);
+        for message in answer_messages(&self.config.membership, &result) {
+            match seal_control(&mut session, &message.as_control()) {
+                Ok(frame) => self.send(from, &frame),
+                Err(error) => tracing::warn!(%error, "answer to a joining node could not be sealed"),
+            }
+        }
+        if result.is_ok() {
+            self.publish();
+        }
+    }
+
+    /// Uses the invitation and signs the roster, stores both in one step, then tells.
+    fn admission(
+        &mut self,
+        invite: &[u8; INVITE_ID],
+        peer: &Peer,
+        name: &str,
+    ) -> Result<Arc<Roster>, (Refusal, String)> {
+        let mut next = self.config.ledger.clone();
+        let changed = next
+            .admit(invite, &peer.identity, name, unix_now(), &self.config.root.identity)
+            .map_err(|error| (error.refusal(), error.to_string()))?;
+        if changed {
+            self.store(next).map_err(|error| {
+                tracing::warn!(reason = %error.message, "an admission could not be stored");
+                (Refusal::Storage, "the coordinator could not store the admission".to_owned())
+            })?;
+            tracing::info!(peer = %peer.id.short(), epoch = self.config.ledger.roster().version(), "a node was admitted");
+        }
+        Ok(Arc::clone(self.config.ledger.roster()))
+    }
+
+    fn renew(&mut self) {
+        let mut next = self.config.ledger.clone();
+        match next.renew(unix_now(), &self.config.root.identity) {
+            Ok(false) => {}
+            Ok(true) => match self.store(next) {
+                Ok(()) => self.publish(),
+                Err(error) => {
+                    tracing::warn!(reason = %error.message, "renewed memberships could not be stored")
+                }
+            },
+            Err(error) => tracing::warn!(%error, "memberships could not be renewed"),
+        }
+    }
+
+    fn store(&mut self, next: Ledger) -> Result<(), ApiError> {
+        next.store(&self.config.state)
+            .map_err(|error| ApiError::new(ErrorCode::Storage, crate::one_line(&error)))?;
+        self.config.ledger = next;
+        Ok(())
+    }
+
+    /// Gives the roster in force to this node and, sealed, to the relay.
+    fn publish(&mut self) {
+        let roster = Arc::clone(self.config.ledger.roster());
+        match roster_seal::seal(&self.config.membership, &roster) {
+            Ok(blob) => self.sender.put_roster(roster.version(), Bytes::from(blob)),
+            Err(error) => tracing::warn!(reason = %error.message, "the roster could not be sealed"),
+        }
+        self.rosters.send_replace(roster);
+    }
+
+    fn forget_idle(&mut self, now: Instant) {
+        let sender = &self.sender;
+        self.guests.retain(|id, guest| {
+            let keep = guest.expires > now;
+            if !keep {
+                sender.unbind(*id);
+            }
+            keep
+        });
+    }
+
+    fn send(&self, to: NodeId, message: &[u8]) {
+        // A guest repeats what stays unanswered.
+        let _ = self.sender.send(to, BytesMut::from(message), None);
+    }
+}
+
+/// A control message with what it borrows.
+enum Answer {
+    Part { total: u32, offset: u32, bytes: Vec<u8> },
+    Refused(Refusal, String),
+}
+
+impl Answer {
+    fn as_control(&self) -> Control<'_> {
+        match self {
+            Self::Part { total, offset, bytes } => {
+                Control::EnrolPart { total: *total, offset: *offset, bytes }
+            }
+            Self::Refused(refusal, text) => Control::EnrolRefused { refusal: *refusal, text },
+        }
+    }
+}
+
+fn answer_messages(membership: &Membership, result: &Result<Arc<Roster>, (Refusal, String)>) -> Vec<Answer> {
+    let roster = match result {
+        Ok(roster) => roster.encode(),
+        Err((refusal, text)) => {
+            return vec![Answer::Refused(*refusal, text.chars().take(REFUSAL_TEXT / 4).collect())];
+        }
+    };
+    let answer = EnrolAnswer {
+        secret_epoch: membership.secret_epoch,
+        network_secret: *membership.network_secret,
+        roster,
+    }
+    .encode();
+    let total = u32::try_from(answer.len()).expect("a roster is below 1 MiB");
+    let mut offset = 0;
+    let mut parts = Vec::new();
+    for bytes in answer.chunks(ENROL_PART) {
+        parts.push(Answer::Part { total, offset, bytes: bytes.to_vec() });
+        offset += u32::try_from(bytes.len()).expect("a part is below 64 KiB");
+    }
+    parts
+}
+
+fn ledger_error(error: &LedgerError) -> ApiError {
+    ApiError::new(ErrorCode::BadRequest, error.to_string())
+}
+
+/// Makes the root keys usable in handshakes.
+#[must_use]
+pub fn root_local(root: Arc<Identity>, like: &Local) -> Local {
+    Local { identity: root, provider: like.provider, aead: like.aead }
+}

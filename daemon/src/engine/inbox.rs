@@ -1,0 +1,165 @@
+//! What waits for the engine: frames from the relay client, commands from the daemon.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::BytesMut;
+use mesh_wire::NodeId;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::Command;
+
+/// Bytes of frames that wait, at most; beyond it the newest are dropped and counted. A batch the engine takes is about
+/// as much as it handles in 10 ms.
+const MAX_BYTES: usize = 2 * 1024 * 1024;
+
+/// Commands that wait, at most; beyond it new ones are dropped, and with them the sender of their answer.
+const MAX_COMMANDS: usize = 8192;
+
+/// A bounded queue with a file descriptor that becomes readable when something arrives. Its lock is taken once per
+/// batch, not per packet.
+#[derive(Debug)]
+pub struct Inbox {
+    state: Mutex<State>,
+    event: EventFd,
+}
+
+/// Frames of one node, as the carrier brought them.
+#[derive(Debug)]
+pub struct Frames {
+    /// Who sent them, says the carrier.
+    pub from: NodeId,
+    /// One frame, or several of `segment` bytes of which the last may be shorter.
+    pub payload: BytesMut,
+    /// The length of each frame, where there are several.
+    pub segment: Option<u16>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: VecDeque<Frames>,
+    bytes: usize,
+    commands: VecDeque<Command>,
+    dropped: u64,
+}
+
+impl Inbox {
+    /// Makes an empty inbox.
+    ///
+    /// # Errors
+    /// When the kernel gives out no more file descriptors.
+    pub fn new() -> io::Result<Self> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        Ok(Self { state: Mutex::default(), event })
+    }
+
+    /// Appends frames; drops and counts them when too much waits.
+    pub fn frames(&self, frames: Frames) {
+        let mut state = self.lock();
+        if state.bytes + frames.payload.len() > MAX_BYTES {
+            state.dropped += 1;
+            return;
+        }
+        let idle = state.is_empty();
+        state.bytes += frames.payload.len();
+        state.frames.push_back(frames);
+        drop(state);
+        if idle {
+            self.wake();
+        }
+    }
+
+    /// Appends a command; [`Command::Stop`] always finds room.
+    pub fn command(&self, command: Command) {
+        let mut state = self.lock();
+        if state.commands.len() < MAX_COMMANDS || matches!(command, Command::Stop) {
+            state.commands.push_back(command);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Makes the file descriptor readable.
+    pub fn wake(&self) {
+        // Failing means that it is readable already.
+        let _ = self.event.write(1);
+    }
+
+    /// Makes the file descriptor unreadable; call before [`Inbox::take`].
+    pub(super) fn clear(&self) {
+        let _ = self.event.read();
+    }
+
+    /// Takes all that waits.
+    pub(super) fn take(&self) -> (VecDeque<Frames>, VecDeque<Command>) {
+        let mut state = self.lock();
+        state.bytes = 0;
+        (std::mem::take(&mut state.frames), std::mem::take(&mut state.commands))
+    }
+
+    /// Returns how many batches were dropped.
+    pub(super) fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.commands.is_empty()
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    fn readable(inbox: &Inbox) -> bool {
+        let mut fds = [PollFd::new(inbox.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
+    }
+
+    fn frames(length: usize) -> Frames {
+        Frames { from: NodeId([1; 32]), payload: BytesMut::zeroed(length), segment: None }
+    }
+
+    #[test]
+    fn arrival_wakes_and_taking_empties() {
+        let inbox = Inbox::new().unwrap();
+        assert!(!readable(&inbox));
+        inbox.frames(frames(10));
+        inbox.command(Command::Stop);
+        assert!(readable(&inbox));
+        inbox.clear();
+        let (taken, commands) = inbox.take();
+        assert_eq!((taken.len(), commands.len()), (1, 1));
+        assert!(!readable(&inbox));
+        inbox.frames(frames(10));
+        assert!(readable(&inbox));
+    }
+
+    #[test]
+    fn full_inbox_drops_and_counts() {
+        let inbox = Inbox::new().unwrap();
+        for _ in 0..5 {
+            inbox.frames(frames(MAX_BYTES / 4));
+        }
+        assert_eq!(inbox.dropped(), 1);
+        assert_eq!(inbox.take().0.len(), 4);
+        inbox.frames(frames(MAX_BYTES));
+        assert_eq!(inbox.take().0.len(), 1);
+    }
+}

@@ -1,0 +1,323 @@
+//! How a node joins: through the relay as a guest, with the handshake keyed by its ticket, to the network's root.
+//!
+//! In: a ticket and the node's keys. Out: a [`Membership`], or an error that says which of the many things it was.
+//! A relay that is down and a coordinator that is away are waited for; everything else ends the attempt.
+
+pub mod link;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mesh_control::{ApiError, ErrorCode};
+use mesh_identity::{Roster, Ticket, UnixSeconds};
+use mesh_net::{RelayClient, RelayConfig, RelayErrorKind, RelayEvent, RelaySender};
+use mesh_session::handshake::{
+    AwaitChallenge, AwaitEstablished, Established, Local, LocalClaims, Network, Purpose,
+};
+use mesh_wire::control::{Control, ENROL_ANSWER, EnrolAnswer, Refusal};
+use mesh_wire::frame::SEALED;
+use mesh_wire::handshake::{
+    CHALLENGE, ENROL_UNKNOWN, ESTABLISHED, Params, encode_enrol, parse_enrol_unknown,
+};
+use mesh_wire::relay::Role;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use self::link::{Heard, Link, open_control, seal_control};
+use crate::engine::unix_now;
+use crate::state::Membership;
+
+/// A step that stays unanswered is begun anew after this.
+const STEP: Duration = Duration::from_secs(3);
+
+/// Joins the network of a ticket. `progress` is told what is being waited for.
+///
+/// # Errors
+/// An [`ApiError`] whose code tells a damaged, expired, used or foreign ticket, a taken name and a wrong pin apart.
+pub async fn join(
+    ticket: &Ticket,
+    local: &Local,
+    name: &str,
+    progress: &watch::Sender<String>,
+) -> Result<Membership, ApiError> {
+    ticket.check_expiry(UnixSeconds(unix_now())).map_err(ticket_error)?;
+    let (link, mut heard) = Link::new();
+    let client = RelayClient::start(
+        RelayConfig {
+            url: ticket.relay().clone(),
+            pin: Some(ticket.pin()),
+            role: Role::Guest,
+            net: ticket.net(),
+            identity: Arc::clone(&local.identity),
+            admission: Vec::new(),
+        },
+        Arc::new(link),
+    );
+    let attempt = Attempt {
+        ticket,
+        local,
+        name,
+        progress,
+        network: Network::new(ticket.net(), ticket.psk(), Purpose::Enrol),
+        relay: client.sender(),
+    };
+    let result = attempt.run(&mut heard).await;
+    client.stop().await;
+    result
+}
+
+/// Returns how a ticket's fault reads to people.
+pub fn ticket_error(error: mesh_identity::TicketError) -> ApiError {
+    let code = match error {
+        mesh_identity::TicketError::Expired => ErrorCode::TicketExpired,
+        _ => ErrorCode::TicketDamaged,
+    };
+    ApiError::new(code, error.to_string()).with_hint("ask for a new one: meshctl invite")
+}
+
+struct Attempt<'a> {
+    ticket: &'a Ticket,
+    local: &'a Local,
+    name: &'a str,
+    progress: &'a watch::Sender<String>,
+    network: Network,
+    relay: RelaySender,
+}
+
+/// Where the attempt stands.
+enum Step {
+    /// The relay or the coordinator is not there.
+    Away,
+    Hello(AwaitChallenge),
+    Response(AwaitEstablished),
+    Asked(Box<Established>, Vec<u8>),
+}
+
+impl Attempt<'_> {
+    async fn run(&self, heard: &mut link::Receiver) -> Result<Membership, ApiError> {
+        let mut step = Step::Away;
+        let mut repeat_at = Instant::now() + STEP;
+        self.say(format!("connecting to relay {}", self.ticket.relay()));
+        loop {
+            let next = match timeout_at(repeat_at, heard.recv()).await {
+                Err(_) if matches!(step, Step::Away) => {
+                    repeat_at = Instant::now() + STEP;
+                    continue;
+                }
+                Err(_) => self.hello()?,
+                Ok(None) => return Err(ApiError::new(ErrorCode::Internal, "the relay client ended")),
+                Ok(Some(Heard::Event(event))) => match self.event(event)? {
+                    Some(next) => next,
+                    None => continue,
+                },
+                Ok(Some(Heard::Frames { from, payload })) if from == self.ticket.net().as_party() => {
+                    match self.message(step, payload)? {
+                        Progress::Step(next, moved) => {
+                            step = next;
+                            if moved {
+                                repeat_at = Instant::now() + STEP;
+                            }
+                            continue;
+                        }
+                        Progress::Joined(membership) => return Ok(*membership),
+                    }
+                }
+                Ok(Some(Heard::Frames { .. })) => continue,
+            };
+            step = next;
+            repeat_at = Instant::now() + STEP;
+        }
+    }
+
+    fn event(&self, event: RelayEvent) -> Result<Option<Step>, ApiError> {
+        let relay = self.ticket.relay();
+        match event {
+            RelayEvent::Up { .. } => {
+                self.say("asking the relay for the network's coordinator".into());
+                self.relay
+                    .bind(self.ticket.net().as_party())
+                    .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+                Ok(None)
+            }
+            RelayEvent::Down { reason, .. } => {
+                if let Some(error) = crate::relay_error(relay, &reason) {
+                    return Err(error);
+                }
+                self.say(format!("relay {relay} is not reachable: {reason}; trying again"));
+                Ok(Some(Step::Away))
+            }
+            RelayEvent::Peer { node, present } if node == self.ticket.net().as_party() => {
+                if present {
+                    return self.hello().map(Some);
+                }
+                self.say(
+                    "the network's coordinator is not connected to the relay, or the ticket is of another network; \
+                     waiting for it"
+                        .into(),
+                );
+                Ok(Some(Step::Away))
+            }
+            RelayEvent::Connecting
+            | RelayEvent::Peer { .. }
+            | RelayEvent::Roster { .. }
+            | RelayEvent::Notice(_) => Ok(None),
+        }
+    }
+
+    fn hello(&self) -> Result<Step, ApiError> {
+        self.say("proving the ticket to the coordinator".into());
+        let (index, nonce) = (1, link::random()?);
+        let (state, hello) =
+            AwaitChallenge::start(self.local, &self.network, self.ticket.net().as_party(), index, nonce)
+                .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+        self.send(&encode_enrol(&self.ticket.invite_id(), &hello));
+        Ok(Step::Hello(state))
+    }
+
+    fn message(&self, step: Step, mut payload: BytesMut) -> Result<Progress, ApiError> {
+        match (payload.first().copied(), step) {
+            (Some(ENROL_UNKNOWN), step) => {
+                if parse_enrol_unknown(&payload) == Ok(self.ticket.invite_id()) {
+                    return Err(ApiError::new(
+                        ErrorCode::TicketForeign,
+                        "the coordinator of this network does not know the ticket: it is of another network, or was withdrawn",
+                    )
+                    .with_hint("ask for a new one: meshctl invite"));
+                }
+                Ok(Progress::Step(step, false))
+            }
+            (Some(CHALLENGE), Step::Hello(state)) => {
+                match state.take(self.local, &self.network, &payload, &claims()) {
+                    Ok((next, response)) => {
+                        self.send(&response);
+                        Ok(Progress::Step(Step::Response(next), true))
+                    }
+                    Err(_) => Ok(Progress::Step(Step::Hello(state), false)),
+                }
+            }
+            (Some(ESTABLISHED), Step::Response(state)) => match state.take(self.local, &payload) {
+                Ok(mut established) => {
+                    self.say("asking to be admitted".into());
+                    let request = Control::EnrolRequest { name: self.name };
+                    self.send(&seal_control(&mut established.session, &request)?);
+                    Ok(Progress::Step(Step::Asked(Box::new(established), Vec::new()), true))
+                }
+                Err(_) => Ok(Progress::Step(Step::Response(state), false)),
+            },
+            (Some(SEALED), Step::Asked(mut established, mut answer)) => {
+                let Some(message) = open_control(&mut established.session, &mut payload) else {
+                    return Ok(Progress::Step(Step::Asked(established, answer), false));
+                };
+                match message {
+                    Control::EnrolRefused { refusal, text } => Err(refused(refusal, text)),
+                    Control::EnrolPart { total, offset, bytes } => {
+                        if collect(&mut answer, total, offset, bytes) {
+                            return self.admitted(&answer).map(Progress::Joined);
+                        }
+                        Ok(Progress::Step(Step::Asked(established, answer), true))
+                    }
+                    _ => Ok(Progress::Step(Step::Asked(established, answer), false)),
+                }
+            }
+            (_, step) => Ok(Progress::Step(step, false)),
+        }
+    }
+
+    fn admitted(&self, answer: &[u8]) -> Result<Box<Membership>, ApiError> {
+        let wrong = |text: String| {
+            ApiError::new(ErrorCode::Internal, format!("the coordinator's answer is wrong: {text}"))
+        };
+        let answer = EnrolAnswer::parse(answer).map_err(|error| wrong(error.to_string()))?;
+        let roster = Roster::verify(answer.roster, self.ticket.net(), UnixSeconds(unix_now()))
+            .map_err(|error| wrong(error.to_string()))?;
+        if roster.leaf(&self.local.identity.node_id()).is_none() {
+            return Err(wrong("the roster does not hold this node".into()));
+        }
+        Ok(Box::new(Membership {
+            net: self.ticket.net(),
+            network_secret: Zeroizing::new(answer.network_secret),
+            secret_epoch: answer.secret_epoch,
+            relay: self.ticket.relay().clone(),
+            pin: self.ticket.pin(),
+            up: true,
+            roster: Arc::new(roster),
+        }))
+    }
+
+    fn send(&self, message: &[u8]) {
+        // What is lost on a full queue or a broken connection is sent anew by the step's deadline.
+        let _ = self.relay.send(self.ticket.net().as_party(), BytesMut::from(message), None);
+    }
+
+    fn say(&self, text: String) {
+        self.progress.send_replace(text);
+    }
+}
+
+enum Progress {
+    Step(Step, bool),
+    Joined(Box<Membership>),
+}
+
+/// Appends a part in order and tells whether the answer is whole.
+fn collect(answer: &mut Vec<u8>, total: u32, offset: u32, bytes: &[u8]) -> bool {
+    let (Ok(total), Ok(offset)) = (usize::try_from(total), usize::try_from(offset)) else { return false };
+    if total > ENROL_ANSWER || offset != answer.len() || offset + bytes.len() > total {
+        return false;
+    }
+    answer.extend_from_slice(bytes);
+    answer.len() == total
+}
+
+fn refused(refusal: Refusal, text: &str) -> ApiError {
+    let code = match refusal {
+        Refusal::Expired => ErrorCode::TicketExpired,
+        Refusal::Used => ErrorCode::TicketUsed,
+        Refusal::NameTaken => ErrorCode::TicketNameTaken,
+        Refusal::Full | Refusal::Storage | Refusal::Malformed => ErrorCode::RelayRefused,
+    };
+    let clean: String = text.chars().filter(|c| !c.is_control()).collect();
+    let error = ApiError::new(code, format!("the coordinator refuses: {clean}"));
+    match refusal {
+        Refusal::NameTaken => error.with_hint("choose another one with --name"),
+        Refusal::Expired | Refusal::Used => error.with_hint("ask for a new one: meshctl invite"),
+        Refusal::Full | Refusal::Storage | Refusal::Malformed => error,
+    }
+}
+
+/// An enrolment proves keys only; the node is no member yet.
+pub(crate) fn claims() -> LocalClaims {
+    let params = Params { capabilities: 0, lanes: 1, mtu: 1280, roster_version: 0, tls_pin: [0; 32] };
+    LocalClaims { proof: Vec::new(), params }
+}
+
+/// Tells whether a relay's refusal is final.
+#[must_use]
+pub fn is_final(kind: RelayErrorKind) -> bool {
+    matches!(
+        kind,
+        RelayErrorKind::PinMissing
+            | RelayErrorKind::PinMismatch
+            | RelayErrorKind::Auth(_)
+            | RelayErrorKind::Identity
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_put_together_in_order_only() {
+        let mut answer = Vec::new();
+        assert!(!collect(&mut answer, 4, 2, b"cd"));
+        assert!(!collect(&mut answer, 4, 0, b"ab"));
+        assert!(!collect(&mut answer, 4, 0, b"ab"));
+        assert!(!collect(&mut answer, 4, 2, b"cde"));
+        assert!(collect(&mut answer, 4, 2, b"cd"));
+        assert_eq!(answer, b"abcd");
+        assert!(!collect(&mut Vec::new(), u32::MAX, 0, b""));
+    }
+}

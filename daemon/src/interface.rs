@@ -1,0 +1,73 @@
+//! The node's network interface: what it looks like and whether this machine has room for it.
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mesh_control::{ApiError, ErrorCode};
+use mesh_identity::Roster;
+use mesh_tun::{Device, DeviceConfig, local_routes, overlapping};
+use mesh_wire::NodeId;
+use mesh_wire::roster::{Leaf, Link, RosterSettings};
+
+use crate::config::{Config, mac_of};
+use crate::one_line;
+
+/// Creates the interface of a member.
+///
+/// # Errors
+/// [`ErrorCode::PoolOverlap`] naming the route that is in the way, or [`ErrorCode::Interface`].
+pub async fn create(config: &Config, roster: &Roster, own: NodeId) -> Result<Device, ApiError> {
+    let leaf = roster.leaf(&own).ok_or_else(|| {
+        ApiError::new(ErrorCode::NotEnrolled, "this node is no longer a member of its network")
+            .with_hint("ask for a new ticket: meshctl invite")
+    })?;
+    check_pool(roster.settings(), &config.interface).await?;
+    let wanted = device_config(config, roster.settings(), leaf);
+    Device::create(&wanted).await.map_err(|error| ApiError::new(ErrorCode::Interface, one_line(&error)))
+}
+
+/// Checks that no local route lies in the network's addresses or around them; default routes do not count.
+///
+/// # Errors
+/// [`ErrorCode::PoolOverlap`] naming the route.
+pub async fn check_pool(settings: &RosterSettings, interface: &str) -> Result<(), ApiError> {
+    let pool = pool_of(settings);
+    let routes =
+        local_routes().await.map_err(|error| ApiError::new(ErrorCode::Interface, one_line(&error)))?;
+    match overlapping(&pool, &routes, Some(interface)) {
+        None => Ok(()),
+        Some(route) => Err(ApiError::new(
+            ErrorCode::PoolOverlap,
+            format!(
+                "the network's addresses {pool} overlap the route {} of this machine on {}",
+                route.prefix, route.device
+            ),
+        )
+        .with_hint(
+            "remove that route, or make the network with another range: meshctl up --new … --ipv4-pool CIDR",
+        )),
+    }
+}
+
+/// Returns the MTU in force: the smaller of the network's and this node's.
+#[must_use]
+pub fn mtu(config: &Config, settings: &RosterSettings) -> u16 {
+    config.mtu.min(settings.mtu)
+}
+
+fn pool_of(settings: &RosterSettings) -> IpNet {
+    let (network, length) = (settings.ipv4_pool.network(), settings.ipv4_pool.prefix_len());
+    Ipv4Net::new_assert(network, length).into()
+}
+
+fn device_config(config: &Config, settings: &RosterSettings, leaf: &Leaf) -> DeviceConfig {
+    let ipv4 = Ipv4Net::new_assert(leaf.ipv4, settings.ipv4_pool.prefix_len());
+    let ipv6 = Ipv6Net::new_assert(leaf.ipv6, 64);
+    let tap = settings.link == Link::Tap;
+    DeviceConfig {
+        name: config.interface.clone(),
+        mode: if tap { mesh_tun::Mode::Tap } else { mesh_tun::Mode::Tun },
+        mtu: mtu(config, settings),
+        mac: tap.then(|| mac_of(leaf.node_id)),
+        addresses: vec![ipv4.into(), ipv6.into()],
+        routes: Vec::new(),
+    }
+}

@@ -1,0 +1,451 @@
+//! Which task runs when: the daemon's state machine around the engine, the relay client and the coordinator.
+//!
+//! In: requests of the API, events of the engine, the relay and the coordinator, the stop signal. Out: answers, events
+//! for listeners, and the [`View`] that status shows.
+//!
+//! Order of start: interface, relay client, engine, coordinator. Order of stop: coordinator, goodbye to peers, flush of
+//! the relay connection (at most 1 s), engine, interface with its addresses and routes.
+//!
+//! Invariants: one request changes things at a time; what must not stop half way runs here and not in a caller's
+//! future; stopping twice is harmless.
+
+mod handle;
+mod network;
+mod running;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mesh_control::{
+    ApiError, DownAnswer, ErrorCode, Event, EventKind, InviteAnswer, InviteRequest, NodeState, NoticeLevel,
+    Readiness, UpAnswer, UpRequest,
+};
+use mesh_identity::{Identity, Roster};
+use mesh_session::handshake::Local;
+use mesh_wire::NodeId;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use self::handle::Handle;
+use self::running::{RunEvent, Running};
+use crate::config::Config;
+use crate::coordinator::Ledger;
+use crate::engine::{Inbox, unix_now};
+use crate::one_line;
+use crate::state::{Membership, StateDir};
+use crate::status::{self, View};
+
+/// Requests that wait; the API bounds its connections itself.
+const REQUESTS: usize = 32;
+/// Events that a slow listener may fall behind.
+const EVENTS: usize = 256;
+/// After a failed start by itself, the next attempt.
+const RETRY: Duration = Duration::from_secs(10);
+
+type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// What the API asks.
+pub(crate) enum Request {
+    Up(UpRequest, Reply<UpAnswer>),
+    Down(Reply<DownAnswer>),
+    Invite(InviteRequest, Reply<InviteAnswer>),
+}
+
+/// What the supervisor and the API share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) own: NodeId,
+    view: Mutex<View>,
+    inbox: Mutex<Option<Arc<Inbox>>>,
+    events: broadcast::Sender<Event>,
+}
+
+/// The daemon's actor.
+pub struct Supervisor {
+    shared: Arc<Shared>,
+    state: Arc<StateDir>,
+    local: Local,
+    root: Option<Arc<Identity>>,
+    ledger: Option<Ledger>,
+    membership: Option<Membership>,
+    requests: mpsc::Receiver<Request>,
+    running: Option<Running>,
+    joining: Option<Joining>,
+    retry_at: Option<Instant>,
+}
+
+/// An enrolment under way.
+struct Joining {
+    task: AbortOnDropHandle<Result<Membership, ApiError>>,
+    progress: watch::Receiver<String>,
+    replies: Vec<Reply<UpAnswer>>,
+}
+
+impl Supervisor {
+    /// Loads what is stored; starts nothing.
+    ///
+    /// # Errors
+    /// One line that names the damaged or unreadable file.
+    pub fn new(config: Config, state: Arc<StateDir>) -> anyhow::Result<(Self, Handle)> {
+        let identity = Arc::new(state.identity()?);
+        let root = state.root()?.map(Arc::new);
+        let membership = state.membership(unix_now())?;
+        let ledger = match (&root, &membership) {
+            (Some(_), Some(membership)) => Ledger::load(&state, membership.net, unix_now())?,
+            _ => None,
+        };
+        if membership.is_some() && root.is_some() && ledger.is_none() {
+            anyhow::bail!(
+                "the coordinator's ledger is missing from {}; restore ledger.state from a backup",
+                config.state_dir.display()
+            );
+        }
+        let local = Local {
+            identity: Arc::clone(&identity),
+            provider: config.provider.provider(),
+            aead: config.aead,
+        };
+        let shared = Arc::new(Shared {
+            own: identity.node_id(),
+            identity,
+            config,
+            view: Mutex::default(),
+            inbox: Mutex::default(),
+            events: broadcast::channel(EVENTS).0,
+        });
+        let (sender, requests) = mpsc::channel(REQUESTS);
+        let mut supervisor = Self {
+            shared: Arc::clone(&shared),
+            state,
+            local,
+            root,
+            ledger,
+            membership,
+            requests,
+            running: None,
+            joining: None,
+            retry_at: None,
+        };
+        supervisor.adopt_ledger_roster();
+        supervisor.show();
+        Ok((supervisor, Handle::new(shared, sender)))
+    }
+
+    /// Runs until `stop`, then takes everything down.
+    pub async fn run(mut self, stop: CancellationToken) {
+        if self.membership.as_ref().is_some_and(|membership| membership.up) {
+            self.start_by_itself().await;
+        }
+        loop {
+            let retry_at = self.retry_at;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(request) = self.requests.recv() => self.request(request).await,
+                event = next_event(&mut self.running) => self.run_event(event).await,
+                event = next_join(&mut self.joining) => self.join_event(event).await,
+                () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
+                    self.start_by_itself().await;
+                }
+            }
+        }
+        self.joining = None;
+        self.stop_running().await;
+    }
+
+    async fn request(&mut self, request: Request) {
+        match request {
+            Request::Up(UpRequest::New { network_name, relay, node_name, ipv4_pool }, reply) => {
+                let answer = self.up_new(&network_name, &relay, node_name.as_deref(), ipv4_pool).await;
+                let _ = reply.send(answer);
+            }
+            Request::Up(UpRequest::Join { ticket, node_name }, reply) => {
+                self.up_join(ticket.expose(), node_name.as_deref(), reply).await;
+            }
+            Request::Up(UpRequest::Resume {}, reply) => {
+                let answer = self.up_resume().await;
+                let _ = reply.send(answer);
+            }
+            Request::Down(reply) => {
+                let answer = self.down().await;
+                let _ = reply.send(answer);
+            }
+            Request::Invite(request, reply) => self.invite(request, reply),
+        }
+    }
+
+    async fn up_resume(&mut self) -> Result<UpAnswer, ApiError> {
+        if self.membership.is_none() {
+            return Err(ApiError::new(ErrorCode::NotEnrolled, "this node is in no network").with_hint(
+                "create one: meshctl up --new NAME --relay URL#PIN; or join one: meshctl up --ticket-file FILE",
+            ));
+        }
+        let changed = self.running.is_none();
+        self.set_wish(true)?;
+        self.start_running().await?;
+        self.up_answer(changed)
+    }
+
+    async fn down(&mut self) -> Result<DownAnswer, ApiError> {
+        let changed = self.running.is_some() || self.joining.is_some();
+        if let Some(joining) = self.joining.take() {
+            for reply in joining.replies {
+                let _ = reply
+                    .send(Err(ApiError::new(ErrorCode::Down, "joining was given up by \"meshctl down\"")));
+            }
+        }
+        self.retry_at = None;
+        if self.membership.is_some() {
+            self.set_wish(false)?;
+        }
+        self.stop_running().await;
+        self.show();
+        Ok(DownAnswer { state: self.shared.view().state, changed })
+    }
+
+    fn invite(&self, request: InviteRequest, reply: Reply<InviteAnswer>) {
+        let refusal = match (&self.membership, &self.root, &self.running) {
+            (None, _, _) => ApiError::new(ErrorCode::NotEnrolled, "this node is in no network")
+                .with_hint("create one: meshctl up --new NAME --relay URL#PIN"),
+            (_, None, _) => {
+                ApiError::new(ErrorCode::NotCoordinator, "only the network's coordinator can invite")
+                    .with_hint("run \"meshctl invite\" on the node that created the network")
+            }
+            (_, _, None) => {
+                ApiError::new(ErrorCode::Down, "this node is down").with_hint("run \"meshctl up\" first")
+            }
+            (Some(_), Some(_), Some(running)) => return running.invite(request, reply),
+        };
+        let _ = reply.send(Err(refusal));
+    }
+
+    /// Remembers whether the daemon is to come up by itself.
+    fn set_wish(&mut self, up: bool) -> Result<(), ApiError> {
+        let Some(membership) = &mut self.membership else { return Ok(()) };
+        if membership.up != up {
+            let mut next = membership.clone();
+            next.up = up;
+            self.state
+                .store_membership(&next)
+                .map_err(|error| ApiError::new(ErrorCode::Storage, one_line(&error)))?;
+            *membership = next;
+        }
+        Ok(())
+    }
+
+    async fn start_by_itself(&mut self) {
+        self.retry_at = None;
+        if let Err(error) = self.start_running().await {
+            tracing::warn!(reason = %error.message, "cannot come up; trying again");
+            self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message.clone());
+            self.shared.change(|view| view.ready.reason = error.message);
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    async fn start_running(&mut self) -> Result<(), ApiError> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let Some(membership) = self.membership.clone() else { return Ok(()) };
+        self.shared.change(|view| view.state = NodeState::Starting);
+        let root = self.root.clone().zip(self.ledger.clone());
+        let started = Running::start(&self.shared, &self.state, &self.local, membership, root).await;
+        match started {
+            Ok(running) => {
+                self.retry_at = None;
+                *lock(&self.shared.inbox) = Some(running.inbox());
+                self.running = Some(running);
+                self.show();
+                Ok(())
+            }
+            Err(error) => {
+                self.show();
+                Err(error)
+            }
+        }
+    }
+
+    async fn stop_running(&mut self) {
+        *lock(&self.shared.inbox) = None;
+        if let Some(running) = self.running.take() {
+            self.ledger = running.stop().await.or(self.ledger.take());
+        }
+        self.show();
+    }
+
+    async fn run_event(&mut self, event: RunEvent) {
+        let Some(running) = &mut self.running else { return };
+        match running.handle(&self.shared, event) {
+            running::After::Nothing => {}
+            running::After::Show => self.show(),
+            running::After::Adopt(roster) => self.adopt(roster).await,
+            running::After::Failed(error) => {
+                tracing::warn!(reason = %error.message, "the interface failed; starting anew");
+                self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message);
+                self.stop_running().await;
+                self.start_by_itself().await;
+            }
+        }
+    }
+
+    /// Stands on a newer roster: stored first, then used.
+    async fn adopt(&mut self, roster: Arc<Roster>) {
+        let Some(membership) = &mut self.membership else { return };
+        if roster.version() <= membership.roster.version() {
+            return;
+        }
+        if let Err(error) = self.state.store_roster(&roster) {
+            return tracing::warn!(error = %one_line(&error), "a newer roster could not be stored and is not used");
+        }
+        membership.roster = Arc::clone(&roster);
+        let member = roster.leaf(&self.shared.own).is_some();
+        tracing::info!(epoch = roster.version(), members = roster.leaves().len(), "the roster changed");
+        if member {
+            if let Some(running) = &mut self.running {
+                running.adopt(&self.shared, &roster);
+            }
+        } else {
+            self.shared.notice(
+                NoticeLevel::Warning,
+                Some(ErrorCode::NotEnrolled),
+                "this node was removed from its network".to_owned(),
+            );
+            self.stop_running().await;
+        }
+        self.show();
+        let members = u32::try_from(roster.leaves().len()).unwrap_or(u32::MAX);
+        self.shared.event(EventKind::Roster { version: roster.version(), members });
+    }
+
+    /// Brings the view up to date and tells listeners when it changed.
+    fn show(&self) {
+        let running = self.running.as_ref();
+        let mut view = self.shared.view().clone();
+        view.membership.clone_from(&self.membership);
+        view.relay = running.map(|running| running.relay_status().clone());
+        view.state = match (&self.membership, running) {
+            (None, _) if self.joining.is_some() => NodeState::Starting,
+            (None, _) => NodeState::Unenrolled,
+            (Some(_), None) => NodeState::Down,
+            (Some(_), Some(running)) => running.state(),
+        };
+        view.ready = match (running, &self.joining) {
+            (Some(running), _) => running.readiness(),
+            (None, Some(joining)) => {
+                Readiness { reason: joining.progress.borrow().clone(), ..Readiness::default() }
+            }
+            (None, None) if self.membership.is_none() => {
+                Readiness { reason: "this node is in no network".into(), ..Readiness::default() }
+            }
+            (None, None) => Readiness { reason: "this node is down".into(), ..Readiness::default() },
+        };
+        let before = self.shared.replace(view.clone());
+        if before.state != view.state || before.ready != view.ready {
+            self.shared.event(EventKind::State { state: view.state, ready: view.ready });
+        }
+        if before.relay != view.relay
+            && let Some(relay) = view.relay
+        {
+            self.shared.event(EventKind::Relay { relay });
+        }
+    }
+
+    fn up_answer(&self, changed: bool) -> Result<UpAnswer, ApiError> {
+        let view = self.shared.view().clone();
+        let parts = self.membership.as_ref().and_then(|membership| {
+            let network = status::network(self.shared.own, membership);
+            status::node(&self.shared.config, self.shared.own, membership).map(|node| (network, node))
+        });
+        let (network, node) = parts
+            .ok_or_else(|| ApiError::new(ErrorCode::NotEnrolled, "this node was removed from its network"))?;
+        Ok(UpAnswer { state: view.state, changed, network, node, ready: view.ready })
+    }
+
+    /// On the coordinator the ledger's roster is the one in force; a crash may have left the copy behind it.
+    fn adopt_ledger_roster(&mut self) {
+        if let (Some(ledger), Some(membership)) = (&self.ledger, &mut self.membership)
+            && ledger.roster().version() > membership.roster.version()
+        {
+            membership.roster = Arc::clone(ledger.roster());
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        lock(&self.view)
+    }
+
+    pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
+        lock(&self.inbox).clone()
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    pub(crate) fn event(&self, kind: EventKind) {
+        // Without listeners an event is for nobody.
+        let _ = self.events.send(Event::now(kind));
+    }
+
+    pub(crate) fn notice(&self, level: NoticeLevel, code: Option<ErrorCode>, message: String) {
+        self.event(EventKind::Notice { level, code, message });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut View)) {
+        let mut view = self.view();
+        change(&mut view);
+        let (state, ready) = (view.state, view.ready.clone());
+        drop(view);
+        self.event(EventKind::State { state, ready });
+    }
+
+    fn replace(&self, view: View) -> View {
+        std::mem::replace(&mut *self.view(), view)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn next_event(running: &mut Option<Running>) -> RunEvent {
+    match running {
+        Some(running) => running.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What an enrolment under way reports.
+pub(crate) enum JoinEvent {
+    Progress,
+    Done(Box<Result<Membership, ApiError>>),
+}
+
+async fn next_join(joining: &mut Option<Joining>) -> JoinEvent {
+    let Some(joining) = joining else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        done = &mut joining.task => JoinEvent::Done(Box::new(done.unwrap_or_else(|error| {
+            Err(ApiError::new(ErrorCode::Internal, format!("joining failed: {error}")))
+        }))),
+        Ok(()) = joining.progress.changed() => JoinEvent::Progress,
+    }
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("own", &self.shared.own).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("own", &self.own).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! What the API asks of the daemon.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use mesh_control::{
+    ApiError, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, NodeState, PathKind, PeerStatus,
+    PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
+};
+use mesh_wire::NodeId;
+use mesh_wire::roster::Leaf;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::{Request, Shared};
+use crate::api::Backend;
+use crate::engine::{Command, EngineSnapshot};
+use crate::state::Membership;
+use crate::status;
+
+/// The engine shows itself within this, or is stuck.
+const SNAPSHOT: Duration = Duration::from_secs(2);
+
+/// The API's hold on the daemon.
+#[derive(Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Handle {
+    pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Sender<Request>) -> Self {
+        Self { shared, requests }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, ApiError>>) -> Request,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || ApiError::new(ErrorCode::Down, "meshd is stopping");
+        self.requests.send(request(reply)).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    async fn snapshot(&self) -> Option<EngineSnapshot> {
+        let inbox = self.shared.inbox()?;
+        let (reply, answer) = oneshot::channel();
+        inbox.command(Command::Snapshot(reply));
+        timeout(SNAPSHOT, answer).await.ok()?.ok()
+    }
+
+    fn membership(&self) -> Result<Membership, ApiError> {
+        self.shared.view().membership.clone().ok_or_else(|| {
+            ApiError::new(ErrorCode::NotEnrolled, "this node is in no network").with_hint(
+                "create one: meshctl up --new NAME --relay URL#PIN; or join one: meshctl up --ticket-file FILE",
+            )
+        })
+    }
+}
+
+impl Backend for Handle {
+    async fn id(&self) -> Result<Id, ApiError> {
+        let membership = self.shared.view().membership.clone();
+        let roster = membership.as_ref().map(|membership| &membership.roster);
+        let leaf = roster.and_then(|roster| roster.leaf(&self.shared.own));
+        let digest = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA256,
+            &self.shared.identity.public().as_bytes()[..],
+        );
+        Ok(Id {
+            node_id: self.shared.own.to_string(),
+            name: leaf.map(|leaf| leaf.name.to_string()),
+            network: roster.map(|roster| roster.settings().name.to_string()),
+            net_id: membership.as_ref().map(|membership| membership.net.to_string()),
+            public_key_fingerprint: format!(
+                "sha256:{}",
+                BASE32_NOPAD.encode(digest.as_ref()).to_ascii_lowercase()
+            ),
+        })
+    }
+
+    async fn status(&self) -> Result<Status, ApiError> {
+        let snapshot = self.snapshot().await;
+        let view = self.shared.view().clone();
+        Ok(status::status(&self.shared.config, self.shared.own, &view, snapshot.as_ref()))
+    }
+
+    async fn peers(&self) -> Result<Vec<PeerStatus>, ApiError> {
+        self.membership()?;
+        Ok(self.status().await?.peers)
+    }
+
+    async fn up(&self, request: UpRequest) -> Result<UpAnswer, ApiError> {
+        self.ask(|reply| Request::Up(request, reply)).await
+    }
+
+    async fn down(&self) -> Result<DownAnswer, ApiError> {
+        self.ask(Request::Down).await
+    }
+
+    async fn ping(&self, request: PingRequest) -> Result<PingAnswer, ApiError> {
+        let membership = self.membership()?;
+        let leaf = find(membership.roster.leaves(), &request.peer).ok_or_else(|| {
+            ApiError::new(ErrorCode::UnknownPeer, format!("no member is called \"{}\"", request.peer))
+                .with_hint("\"meshctl peers\" lists them")
+        })?;
+        if leaf.node_id == self.shared.own {
+            return Err(ApiError::new(ErrorCode::BadRequest, format!("\"{}\" is this node", request.peer)));
+        }
+        let down =
+            || ApiError::new(ErrorCode::Down, "this node is down").with_hint("run \"meshctl up\" first");
+        let inbox = self.shared.inbox().ok_or_else(down)?;
+        let (reply, answer) = oneshot::channel();
+        inbox.command(Command::Ping(leaf.node_id, reply));
+        let wait = Duration::from_millis(request.timeout_ms.min(PingRequest::MAX_TIMEOUT_MS));
+        let rtt = match timeout(wait, answer).await {
+            Ok(Ok(rtt)) => rtt,
+            Ok(Err(_)) => return Err(ApiError::new(ErrorCode::Busy, "too many pings wait for an answer")),
+            Err(_) => return Err(self.no_answer(leaf, wait)),
+        };
+        Ok(PingAnswer {
+            peer: leaf.name.to_string(),
+            address: Some(leaf.ipv4.into()),
+            path: PathKind::Relay,
+            relay: Some(membership.relay.to_string()),
+            rtt_ms: rtt.as_secs_f64() * 1e3,
+        })
+    }
+
+    async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {
+        self.ask(|reply| Request::Invite(request, reply)).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.listen()
+    }
+}
+
+impl Handle {
+    /// Says why a ping stayed unanswered, as far as it is known.
+    fn no_answer(&self, leaf: &Leaf, wait: Duration) -> ApiError {
+        let view = self.shared.view();
+        let why = if view.state == NodeState::Up {
+            "it is offline, or the relay loses packets".to_owned()
+        } else {
+            view.ready.reason.clone()
+        };
+        let message = format!("{} did not answer within {:.1} s: {why}", leaf.name, wait.as_secs_f64());
+        ApiError::new(ErrorCode::Timeout, message)
+    }
+}
+
+/// Finds a member by name, by address or by node id.
+fn find<'a>(leaves: &'a [Leaf], text: &str) -> Option<&'a Leaf> {
+    let address = text.parse::<IpAddr>().ok();
+    let id = text.parse::<NodeId>().ok();
+    leaves.iter().find(|leaf| {
+        leaf.name.as_str() == text
+            || address.is_some_and(|address| leaf.owns(address))
+            || id.is_some_and(|id| leaf.node_id == id)
+    })
+}

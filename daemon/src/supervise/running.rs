@@ -1,0 +1,404 @@
+//! Everything that runs while the node is up.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mesh_control::{
+    ApiError, ErrorCode, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness, RelayState,
+    RelayStatus, Timestamp,
+};
+use mesh_identity::{Identity, ProofKind, Roster};
+use mesh_net::{RelayClient, RelayConfig, RelayEvent, RelaySender, RelaySink};
+use mesh_node::{Node, NodeConfig, NodeEvent};
+use mesh_session::handshake::Local;
+use mesh_tun::Device;
+use mesh_wire::NodeId;
+use mesh_wire::relay::Role;
+use mesh_wire::roster::{Link, Roles};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
+use crate::engine::{Command, Engine, EngineEvent, Frames, Inbox, unix_now};
+use crate::state::{Membership, StateDir};
+use crate::{interface, one_line, roster_seal};
+
+/// Events of the relay client that wait; presence does not pass through here, so this many are a fault.
+const RELAY_EVENTS: usize = 256;
+/// Peers whose presence is asked for at the start; of a larger network the others are asked for when needed.
+const ASK_AT_START: usize = 64;
+/// Peers dialled at a time to see that data passes.
+const PROOF_DIALS: usize = 3;
+/// The engine says goodbye within this.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What happened while the node is up.
+pub(super) enum RunEvent {
+    Relay(RelayEvent),
+    Engine(EngineEvent),
+    Roster(Arc<Roster>),
+}
+
+/// What the supervisor is to do after an event.
+pub(super) enum After {
+    Nothing,
+    Show,
+    Adopt(Arc<Roster>),
+    Failed(ApiError),
+}
+
+/// The parts of a node that is up.
+pub(super) struct Running {
+    device: Device,
+    engine: Engine,
+    engine_events: mpsc::Receiver<EngineEvent>,
+    client: RelayClient,
+    sender: RelaySender,
+    relay_events: mpsc::Receiver<RelayEvent>,
+    inbox: Arc<Inbox>,
+    coordinator: Option<(Coordinator, watch::Receiver<Arc<Roster>>, CancellationToken)>,
+    membership: Membership,
+    own: NodeId,
+    relay: RelayStatus,
+    present: BTreeMap<NodeId, bool>,
+    dialled: usize,
+    data_passed: bool,
+}
+
+/// Brings what the relay client hears to the engine and the supervisor.
+struct Sink {
+    inbox: Arc<Inbox>,
+    events: mpsc::Sender<RelayEvent>,
+}
+
+impl RelaySink for Sink {
+    fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
+        self.inbox.frames(Frames { from, payload, segment });
+    }
+
+    fn event(&self, event: RelayEvent) {
+        if let RelayEvent::Peer { node, present } = &event {
+            self.inbox.command(Command::Presence(*node, *present));
+        }
+        if self.events.try_send(event).is_err() {
+            tracing::debug!("the queue of relay events is full");
+        }
+    }
+}
+
+impl Running {
+    /// Starts interface, relay client, engine and, with the root's keys, the coordinator.
+    pub(super) async fn start(
+        shared: &Shared,
+        state: &Arc<StateDir>,
+        local: &Local,
+        membership: Membership,
+        root: Option<(Arc<Identity>, Ledger)>,
+    ) -> Result<Self, ApiError> {
+        let internal = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Internal, one_line(error));
+        let device = interface::create(&shared.config, &membership.roster, shared.own).await?;
+        let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
+        let (events, relay_events) = mpsc::channel(RELAY_EVENTS);
+        let client = RelayClient::start(
+            RelayConfig {
+                url: membership.relay.clone(),
+                pin: Some(membership.pin),
+                role: Role::Member,
+                net: membership.net,
+                identity: Arc::clone(&local.identity),
+                admission: admission(&membership.roster, shared.own),
+            },
+            Arc::new(Sink { inbox: Arc::clone(&inbox), events }),
+        );
+        let node = node(shared, local, &membership);
+        let (engine, engine_events) = Engine::start(node, device.io(), client.sender(), Arc::clone(&inbox))
+            .map_err(|error| internal(&error))?;
+        let coordinator = root.map(|(root, ledger)| {
+            let stop = CancellationToken::new();
+            let config = CoordinatorConfig {
+                state: Arc::clone(state),
+                root: coordinator::root_local(root, local),
+                membership: membership.clone(),
+                ledger,
+            };
+            let (coordinator, rosters) = Coordinator::start(config, stop.clone());
+            (coordinator, rosters, stop)
+        });
+        let sender = client.sender();
+        let relay = RelayStatus { url: membership.relay.to_string(), ..RelayStatus::default() };
+        tracing::info!(interface = device.name(), "the node is up");
+        Ok(Self {
+            device,
+            engine,
+            engine_events,
+            client,
+            sender,
+            relay_events,
+            inbox,
+            coordinator,
+            own: shared.own,
+            membership,
+            relay,
+            present: BTreeMap::new(),
+            dialled: 0,
+            data_passed: false,
+        })
+    }
+
+    /// Waits for the next event.
+    pub(super) async fn next(&mut self) -> RunEvent {
+        let rosters = self.coordinator.as_mut().map(|(_, rosters, _)| rosters);
+        tokio::select! {
+            Some(event) = self.engine_events.recv() => RunEvent::Engine(event),
+            Some(event) = self.relay_events.recv() => RunEvent::Relay(event),
+            roster = next_roster(rosters) => RunEvent::Roster(roster),
+        }
+    }
+
+    /// Takes an event in.
+    pub(super) fn handle(&mut self, shared: &Shared, event: RunEvent) -> After {
+        match event {
+            RunEvent::Roster(roster) => After::Adopt(roster),
+            RunEvent::Engine(EngineEvent::Failed(error)) => {
+                After::Failed(ApiError::new(ErrorCode::Interface, format!("the interface failed: {error}")))
+            }
+            RunEvent::Engine(EngineEvent::Node(event)) => self.node_event(shared, &event),
+            RunEvent::Relay(event) => self.relay_event(shared, event),
+        }
+    }
+
+    /// Stands on a newer roster.
+    pub(super) fn adopt(&mut self, _shared: &Shared, roster: &Arc<Roster>) {
+        self.membership.roster = Arc::clone(roster);
+        self.client.set_admission(admission(roster, self.own));
+        self.engine.send(Command::Roster(Arc::clone(roster)));
+        self.present.retain(|peer, _| roster.leaf(peer).is_some());
+        if self.relay.state == RelayState::Connected {
+            self.ask();
+        }
+    }
+
+    /// Hands a request to invite to the coordinator.
+    pub(super) fn invite(
+        &self,
+        request: InviteRequest,
+        reply: oneshot::Sender<Result<InviteAnswer, ApiError>>,
+    ) {
+        match &self.coordinator {
+            Some((coordinator, _, _)) => coordinator.invite(request, reply),
+            None => {
+                let _ = reply
+                    .send(Err(ApiError::new(ErrorCode::NotCoordinator, "this node is not the coordinator")));
+            }
+        }
+    }
+
+    /// Stops everything in order and returns the coordinator's ledger.
+    pub(super) async fn stop(self) -> Option<Ledger> {
+        let ledger = match self.coordinator {
+            Some((coordinator, _, stop)) => {
+                stop.cancel();
+                coordinator.ended().await
+            }
+            None => None,
+        };
+        let (reply, done) = oneshot::channel();
+        self.engine.send(Command::Close(reply));
+        if timeout(GOODBYE, done).await.is_err() {
+            tracing::debug!("the engine did not say goodbye in time");
+        }
+        self.client.stop().await;
+        drop(self.engine);
+        if let Err(error) = self.device.close().await {
+            tracing::warn!(error = %one_line(&error), "the interface could not be removed in order");
+        }
+        tracing::info!("the node is down");
+        ledger
+    }
+
+    pub(super) fn inbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    pub(super) const fn relay_status(&self) -> &RelayStatus {
+        &self.relay
+    }
+
+    pub(super) fn state(&self) -> NodeState {
+        if self.relay.state == RelayState::Connected { NodeState::Up } else { NodeState::Connecting }
+    }
+
+    /// Tells whether data passes, or what is waited for.
+    pub(super) fn readiness(&self) -> Readiness {
+        let others = self.membership.roster.leaves().len().saturating_sub(1);
+        let connected = self.relay.state == RelayState::Connected;
+        let only_member = connected && others == 0;
+        let reason = if !connected {
+            let cause = self.relay.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+            format!("relay {} is not connected{cause}; trying again", self.relay.url)
+        } else if only_member {
+            "this node is the only member so far".to_owned()
+        } else if self.data_passed {
+            "data passes".to_owned()
+        } else if self.present.len() >= others.min(ASK_AT_START)
+            && !self.present.values().any(|online| *online)
+        {
+            "every other member is offline".to_owned()
+        } else {
+            "waiting for an answer of another member".to_owned()
+        };
+        Readiness { data_passed: self.data_passed && connected, only_member, reason }
+    }
+
+    fn node_event(&mut self, shared: &Shared, event: &NodeEvent) -> After {
+        match event {
+            NodeEvent::Pong { .. } if self.data_passed => return After::Nothing,
+            NodeEvent::Pong { .. } => self.data_passed = true,
+            NodeEvent::Established { peer } => {
+                tracing::info!(peer = %self.name(*peer), "session established");
+                if !self.data_passed {
+                    // Nobody waits for this answer; that it comes shows that data passes.
+                    let (reply, _) = oneshot::channel();
+                    self.engine.send(Command::Ping(*peer, reply));
+                }
+                shared.notice(
+                    NoticeLevel::Info,
+                    None,
+                    format!("session with {} established", self.name(*peer)),
+                );
+            }
+            NodeEvent::Lost { peer } => {
+                tracing::info!(peer = %self.name(*peer), "session lost");
+                shared.notice(NoticeLevel::Info, None, format!("session with {} lost", self.name(*peer)));
+            }
+        }
+        After::Show
+    }
+
+    fn relay_event(&mut self, shared: &Shared, event: RelayEvent) -> After {
+        let now = Some(Timestamp::now());
+        match event {
+            RelayEvent::Connecting => {
+                if self.relay.state == RelayState::Connecting {
+                    return After::Nothing;
+                }
+                self.relay.state = RelayState::Connecting;
+                self.relay.since = now;
+                self.relay.retry_in_ms = None;
+            }
+            RelayEvent::Up { observed, connect_time } => {
+                tracing::info!(relay = %self.relay.url, "relay connected");
+                self.relay = RelayStatus {
+                    url: self.relay.url.clone(),
+                    state: RelayState::Connected,
+                    error: None,
+                    since: now,
+                    connect_ms: u64::try_from(connect_time.as_millis()).ok(),
+                    observed_address: Some(observed),
+                    retry_in_ms: None,
+                };
+                self.ask();
+            }
+            RelayEvent::Down { reason, retry_in } => {
+                let reason = reason.to_string();
+                if self.relay.error.as_ref() != Some(&reason) {
+                    tracing::warn!(relay = %self.relay.url, %reason, "relay is not connected");
+                }
+                self.relay.state = RelayState::Disconnected;
+                self.relay.error = Some(reason);
+                self.relay.since = now;
+                self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
+                self.relay.connect_ms = None;
+                self.present.clear();
+                self.dialled = 0;
+            }
+            RelayEvent::Peer { node, present } => {
+                if self.membership.roster.leaf(&node).is_none() {
+                    return After::Nothing;
+                }
+                self.present.insert(node, present);
+                if present && !self.data_passed && self.dialled < PROOF_DIALS {
+                    self.dialled += 1;
+                    self.engine.send(Command::Connect(node));
+                }
+            }
+            RelayEvent::Roster { version, blob } => {
+                if self.coordinator.is_some() || version <= self.membership.roster.version() {
+                    return After::Nothing;
+                }
+                return match roster_seal::open(&self.membership, version, &blob, unix_now()) {
+                    Some(roster) => After::Adopt(Arc::new(roster)),
+                    None => {
+                        tracing::warn!(epoch = version, "a roster from the relay is not of this network");
+                        After::Nothing
+                    }
+                };
+            }
+            RelayEvent::Notice(text) => {
+                let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+                shared.notice(NoticeLevel::Info, None, format!("the relay says: {text}"));
+                return After::Nothing;
+            }
+        }
+        After::Show
+    }
+
+    /// Asks the relay which members are there, the coordinator first.
+    fn ask(&self) {
+        let others = self.membership.roster.leaves().iter().filter(|leaf| leaf.node_id != self.own);
+        let mut others: Vec<_> = others.collect();
+        others.sort_by_key(|leaf| !leaf.roles.contains(Roles::COORDINATOR));
+        for leaf in others.into_iter().take(ASK_AT_START) {
+            if self.sender.bind(leaf.node_id).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn name(&self, peer: NodeId) -> String {
+        self.membership.roster.leaf(&peer).map_or_else(|| peer.short(), |leaf| leaf.name.to_string())
+    }
+}
+
+fn node(shared: &Shared, local: &Local, membership: &Membership) -> Node {
+    let settings = membership.roster.settings();
+    let config = NodeConfig {
+        local: local.clone(),
+        net: membership.net,
+        network_secret: membership.network_secret.clone(),
+        link: match settings.link {
+            Link::Tun => mesh_node::Link::Ip,
+            Link::Tap => mesh_node::Link::Ethernet,
+        },
+        mtu: interface::mtu(&shared.config, settings),
+    };
+    let random = Box::new(|bytes: &mut [u8]| {
+        aws_lc_rs::rand::fill(bytes).expect("the system's generator, once seeded, does not fail");
+    });
+    Node::new(config, Arc::clone(&membership.roster), random)
+}
+
+/// Returns what shows the relay that this node is a member.
+fn admission(roster: &Roster, own: NodeId) -> Vec<u8> {
+    roster.proof(&own, ProofKind::WithRoot).map_or_else(Vec::new, |proof| proof.encode())
+}
+
+async fn next_roster(rosters: Option<&mut watch::Receiver<Arc<Roster>>>) -> Arc<Roster> {
+    if let Some(rosters) = rosters
+        && rosters.changed().await.is_ok()
+    {
+        return Arc::clone(&rosters.borrow_and_update());
+    }
+    std::future::pending().await
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("device", &self.device.name()).finish_non_exhaustive()
+    }
+}
