@@ -72,7 +72,10 @@ impl<'lab> Mesh<'lab> {
         let relay = Relay::start(lab, &switch.host("relay")?)?;
         let mut nodes: Vec<Daemon> = Vec::new();
         for name in names {
-            let daemon = Daemon::start(lab, &switch.host(name)?, &options.daemon)?;
+            // Whether it is a segment is the network's affair, which those who join learn from it.
+            let tap = options.daemon.tap && nodes.is_empty();
+            let daemon =
+                Daemon::start(lab, &switch.host(name)?, &DaemonOptions { tap, ..options.daemon.clone() })?;
             match nodes.first() {
                 None => daemon.up_new("home", &relay.url(), name)?,
                 Some(coordinator) => daemon.join(&coordinator.invite(&["--name", name])?)?,

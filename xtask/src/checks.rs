@@ -170,11 +170,11 @@ fn namespaces() -> Result<Outcome> {
 fn scenarios() -> Result<Outcome> {
     // Two at a time: each scenario runs several programs that share the machine's cores.
     let mut command = if has_nextest() {
-        let words = ["nextest", "run", "--locked", "--release", "--no-fail-fast", "--test-threads", "2"];
-        workspace::cargo(&[&words[..], &["-p", "mesh-netns-tests", "--test", "netns"]].concat())
+        let words = ["nextest", "run", "--locked", "--workspace", "--test", "netns", "--no-fail-fast"];
+        workspace::cargo(&[&words[..], &["--test-threads", "2"]].concat())
     } else {
-        let words = ["test", "--locked", "--release", "-p", "mesh-netns-tests", "--test", "netns"];
-        workspace::cargo(&[&words[..], &["--", "--test-threads", "2"]].concat())
+        let words = ["test", "--locked", "--workspace", "--test", "netns", "--", "--test-threads", "2"];
+        workspace::cargo(&words)
     };
     command.env("SHADOWMESH_BIN_DIR", workspace::release_dir());
     passed(command)

@@ -18,7 +18,7 @@ use crate::wait::wait_until;
 /// What differs from the plain daemon.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonOptions {
-    /// Carry Ethernet frames.
+    /// Carry Ethernet frames in a network made here; a node that joins does what its network does.
     pub tap: bool,
     /// The name of the interface; `mesh0` unless told.
     pub interface: Option<String>,
@@ -68,8 +68,10 @@ impl Daemon {
             process: None,
         };
         let mut config = String::new();
-        let mode = if options.tap { "tap" } else { "tun" };
-        writeln!(config, "mode = \"{mode}\"\ninterface = \"{}\"", daemon.interface())?;
+        if options.tap {
+            writeln!(config, "mode = \"tap\"")?;
+        }
+        writeln!(config, "interface = \"{}\"", daemon.interface())?;
         writeln!(
             config,
             "state_dir = \"{}\"\nsocket = \"{}\"",

@@ -29,8 +29,8 @@ fn two_nodes(lab: &Lab, options: &MeshOptions) -> Result<()> {
     for part in ["ML-KEM-1024", "X25519", "ML-DSA-87", "Ed25519"] {
         assert!(suite.contains(part), "{part} is not in the suite {suite}");
     }
-    let answer = pi.json(&["ping", "laptop", "-c", "1"])?;
-    assert!(answer.to_string().contains("rtt_ms"), "no round trip in {answer}");
+    let answer = pi.ctl(&["--json", "ping", "laptop", "-c", "1"])?.success()?.stdout;
+    assert!(answer.contains("rtt_ms"), "no round trip in {answer}");
     pi.ctl(&["ping", "nobody"])?.exits(6)?;
     // Everything that a person looks at works, and asking twice is harmless.
     for words in [&["peers"][..], &["id"], &["version"], &["status"], &["up"]] {
