@@ -243,11 +243,7 @@ impl Client {
         let mut backoff = Backoff::new();
         loop {
             self.sink.event(RelayEvent::Connecting);
-            let (ended, stood) = tokio::select! {
-                biased;
-                () = self.stop.cancelled() => return,
-                result = Box::pin(self.connect_and_serve()) => result,
-            };
+            let (ended, stood) = Box::pin(self.connect_and_serve()).await;
             let Some(reason) = ended else { return };
             if stood {
                 backoff.reset();
@@ -269,7 +265,12 @@ impl Client {
         let started = Instant::now();
         let admission = lock(&self.shared.admission).clone();
         let attempt = connect::connect(&self.config, &admission);
-        let (socket, welcome) = match timeout(CONNECT_TIMEOUT, attempt).await {
+        let attempt = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return (None, false),
+            result = timeout(CONNECT_TIMEOUT, attempt) => result,
+        };
+        let (socket, welcome) = match attempt {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return (Some(error), false),
             Err(_) => return (Some(RelayError::Timeout), false),

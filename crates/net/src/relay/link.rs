@@ -170,6 +170,8 @@ impl Link {
                 let presence =
                     presence.ok_or_else(|| RelayError::WebSocket("too many handles".to_owned()))?;
                 self.tell(Some(presence));
+                // Frames that waited for the handle can go.
+                self.shared.wake.wake();
             }
             RelayMessage::PeerGone(handle) => {
                 let presence = self.shared.queue().peer_gone(handle);

@@ -35,6 +35,8 @@ pub(super) struct Queue {
     up: bool,
     peers: BTreeMap<NodeId, Peer>,
     handles: HashMap<u32, NodeId>,
+    /// Handles that ended, the latest last: PEER_GONE overtakes the last frames of the node.
+    departed: VecDeque<u32>,
     control: VecDeque<Vec<u8>>,
     to_bind: VecDeque<NodeId>,
     roster: Option<(u64, Bytes)>,
@@ -74,6 +76,7 @@ impl Queue {
             up: false,
             peers: BTreeMap::new(),
             handles: HashMap::new(),
+            departed: VecDeque::new(),
             control: VecDeque::new(),
             to_bind: VecDeque::new(),
             roster: None,
@@ -160,6 +163,7 @@ impl Queue {
     pub(super) fn disconnected(&mut self) -> bool {
         self.up = false;
         self.handles.clear();
+        self.departed.clear();
         self.control.clear();
         self.to_bind.clear();
         self.frames.clear();
@@ -230,9 +234,17 @@ impl Queue {
     /// Takes PEER_GONE; it also ends a handle that this side never asked for.
     pub(super) fn peer_gone(&mut self, handle: u32) -> Option<Presence> {
         let node = *self.handles.get(&handle)?;
+        if self.departed.contains(&handle) {
+            return None;
+        }
         if self.peers.get(&node).is_some_and(|peer| !peer.wanted) {
-            self.handles.remove(&handle);
             self.peers.remove(&node);
+            self.departed.push_back(handle);
+            if self.departed.len() > DEPARTED
+                && let Some(oldest) = self.departed.pop_front()
+            {
+                self.handles.remove(&oldest);
+            }
         }
         Some(Presence { node, present: false })
     }
@@ -260,6 +272,8 @@ impl Queue {
 const FRAME_BYTES: usize = 512 * 1024;
 /// Answers to PING and UNBINDs that wait at most, far below 64 KiB; the newest is dropped.
 const CONTROL_MESSAGES: usize = 1024;
+/// Ended handles under which frames are still taken.
+const DEPARTED: usize = 64;
 /// Nodes of one network, and guests, that a client binds at most.
 const MAX_PEERS: usize = 8192;
 
