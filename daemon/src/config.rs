@@ -176,7 +176,8 @@ fn read(path: &Path) -> anyhow::Result<File> {
     }
     let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"))?;
     toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line =
+            error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         anyhow::anyhow!("configuration {name}, line {line}: {}", error.message().replace('\n', " "))
     })
 }

@@ -116,7 +116,7 @@ struct Guest {
 }
 
 enum Step {
-    Challenged(AwaitResponse),
+    Challenged(Box<AwaitResponse>),
     Proven(Box<Peer>, Box<Session>),
 }
 
@@ -202,7 +202,7 @@ impl Desk {
         self.next_index = self.next_index.wrapping_add(1);
         match AwaitResponse::start(&self.config.root, &network, own, hello, self.next_index, nonce) {
             Ok((state, challenge)) => {
-                let step = Step::Challenged(state);
+                let step = Step::Challenged(Box::new(state));
                 self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
                 self.send(from, &challenge);
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mesh_control::{ApiError, ErrorCode};
-use mesh_identity::{Roster, Ticket, UnixSeconds};
+use mesh_identity::{Roster, Ticket, TicketError, UnixSeconds};
 use mesh_net::{RelayClient, RelayConfig, RelayErrorKind, RelayEvent, RelaySender};
 use mesh_session::handshake::{
     AwaitChallenge, AwaitEstablished, Established, Local, LocalClaims, Network, Purpose,
@@ -69,10 +69,14 @@ pub async fn join(
 }
 
 /// Returns how a ticket's fault reads to people.
-pub fn ticket_error(error: mesh_identity::TicketError) -> ApiError {
+pub fn ticket_error(error: TicketError) -> ApiError {
     let code = match error {
-        mesh_identity::TicketError::Expired => ErrorCode::TicketExpired,
-        _ => ErrorCode::TicketDamaged,
+        TicketError::Expired => ErrorCode::TicketExpired,
+        TicketError::Randomness => ErrorCode::Internal,
+        TicketError::NotATicket
+        | TicketError::Damaged
+        | TicketError::UnknownVersion(_)
+        | TicketError::Invalid(_) => ErrorCode::TicketDamaged,
     };
     ApiError::new(code, error.to_string()).with_hint("ask for a new one: meshctl invite")
 }
@@ -90,8 +94,8 @@ struct Attempt<'a> {
 enum Step {
     /// The relay or the coordinator is not there.
     Away,
-    Hello(AwaitChallenge),
-    Response(AwaitEstablished),
+    Hello(Box<AwaitChallenge>),
+    Response(Box<AwaitEstablished>),
     Asked(Box<Established>, Vec<u8>),
 }
 
@@ -99,7 +103,7 @@ impl Attempt<'_> {
     async fn run(&self, heard: &mut link::Receiver) -> Result<Membership, ApiError> {
         let mut step = Step::Away;
         let mut repeat_at = Instant::now() + STEP;
-        self.say(format!("connecting to relay {}", self.ticket.relay()));
+        self.say(format!("the relay {} to answer", self.ticket.relay()));
         loop {
             let next = match timeout_at(repeat_at, heard.recv()).await {
                 Err(_) if matches!(step, Step::Away) => {
@@ -135,7 +139,7 @@ impl Attempt<'_> {
         let relay = self.ticket.relay();
         match event {
             RelayEvent::Up { .. } => {
-                self.say("asking the relay for the network's coordinator".into());
+                self.say("the relay to find the network's coordinator".into());
                 self.relay
                     .bind(self.ticket.net().as_party())
                     .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
@@ -145,7 +149,7 @@ impl Attempt<'_> {
                 if let Some(error) = crate::relay_error(relay, &reason) {
                     return Err(error);
                 }
-                self.say(format!("relay {relay} is not reachable: {reason}; trying again"));
+                self.say(format!("the relay {relay} to answer ({reason})"));
                 Ok(Some(Step::Away))
             }
             RelayEvent::Peer { node, present } if node == self.ticket.net().as_party() => {
@@ -153,8 +157,7 @@ impl Attempt<'_> {
                     return self.hello().map(Some);
                 }
                 self.say(
-                    "the network's coordinator is not connected to the relay, or the ticket is of another network; \
-                     waiting for it"
+                    "the network's coordinator to come online; if it is online, the ticket is for another network"
                         .into(),
                 );
                 Ok(Some(Step::Away))
@@ -167,13 +170,13 @@ impl Attempt<'_> {
     }
 
     fn hello(&self) -> Result<Step, ApiError> {
-        self.say("proving the ticket to the coordinator".into());
+        self.say("the coordinator to check the ticket".into());
         let (index, nonce) = (1, link::random()?);
         let (state, hello) =
             AwaitChallenge::start(self.local, &self.network, self.ticket.net().as_party(), index, nonce)
                 .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
         self.send(&encode_enrol(&self.ticket.invite_id(), &hello));
-        Ok(Step::Hello(state))
+        Ok(Step::Hello(Box::new(state)))
     }
 
     fn message(&self, step: Step, mut payload: BytesMut) -> Result<Progress, ApiError> {
@@ -192,14 +195,14 @@ impl Attempt<'_> {
                 match state.take(self.local, &self.network, &payload, &claims()) {
                     Ok((next, response)) => {
                         self.send(&response);
-                        Ok(Progress::Step(Step::Response(next), true))
+                        Ok(Progress::Step(Step::Response(Box::new(next)), true))
                     }
                     Err(_) => Ok(Progress::Step(Step::Hello(state), false)),
                 }
             }
             (Some(ESTABLISHED), Step::Response(state)) => match state.take(self.local, &payload) {
                 Ok(mut established) => {
-                    self.say("asking to be admitted".into());
+                    self.say("the coordinator to admit this node".into());
                     let request = Control::EnrolRequest { name: self.name };
                     self.send(&seal_control(&mut established.session, &request)?);
                     Ok(Progress::Step(Step::Asked(Box::new(established), Vec::new()), true))
@@ -218,7 +221,13 @@ impl Attempt<'_> {
                         }
                         Ok(Progress::Step(Step::Asked(established, answer), true))
                     }
-                    _ => Ok(Progress::Step(Step::Asked(established, answer), false)),
+                    Control::Keepalive
+                    | Control::Ping(_)
+                    | Control::Pong(_)
+                    | Control::Close
+                    | Control::EnrolRequest { .. } => {
+                        Ok(Progress::Step(Step::Asked(established, answer), false))
+                    }
                 }
             }
             (_, step) => Ok(Progress::Step(step, false)),

@@ -138,11 +138,11 @@ pub fn relay_error(relay: &RelayUrl, reason: &RelayError) -> Option<ApiError> {
         return None;
     }
     let message = format!("relay {relay}: {reason}");
-    Some(match kind {
-        RelayErrorKind::PinMismatch | RelayErrorKind::PinMissing => {
-            ApiError::new(ErrorCode::RelayPinMismatch, message)
-                .with_hint("compare with what the relay prints at its start: meshrelay --print-pin")
-        }
-        _ => ApiError::new(ErrorCode::RelayRefused, message),
+    let pin = matches!(kind, RelayErrorKind::PinMismatch | RelayErrorKind::PinMissing);
+    Some(if pin {
+        ApiError::new(ErrorCode::RelayPinMismatch, message)
+            .with_hint("compare with what the relay prints at its start: meshrelay --print-pin")
+    } else {
+        ApiError::new(ErrorCode::RelayRefused, message)
     })
 }

@@ -338,10 +338,11 @@ impl Supervisor {
             (None, Some(joining)) => {
                 Readiness { reason: joining.progress.borrow().clone(), ..Readiness::default() }
             }
-            (None, None) if self.membership.is_none() => {
-                Readiness { reason: "this node is in no network".into(), ..Readiness::default() }
-            }
-            (None, None) => Readiness { reason: "this node is down".into(), ..Readiness::default() },
+            (None, None) if self.membership.is_none() => Readiness {
+                reason: "\"meshctl up\" with a ticket or a new network".into(),
+                ..Readiness::default()
+            },
+            (None, None) => Readiness { reason: "\"meshctl up\"".into(), ..Readiness::default() },
         };
         let before = self.shared.replace(view.clone());
         if before.state != view.state || before.ready != view.ready {

@@ -25,10 +25,11 @@ mod timers;
 mod tx;
 
 pub use counters::{Counters, DropReason};
-pub use node::{Link, Node, NodeConfig, NodeEvent, Now};
+pub use node::{Link, Node, NodeConfig, NodeEvent, Now, Random};
 pub use routes::Routes;
 pub use snapshot::{PeerPhase, PeerSnapshot, SessionSnapshot, Snapshot};
 pub use tx::{Transmit, TxQueue};
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
 mod tests;

@@ -56,6 +56,9 @@ pub struct NodeConfig {
     pub mtu: u16,
 }
 
+/// Fills a slice with unpredictable bytes.
+pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
+
 /// Something that happened, for people and for whoever waits for it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NodeEvent {
@@ -104,13 +107,13 @@ pub struct Node {
     pub(crate) deadlines: BTreeSet<(Instant, Slot)>,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<NodeEvent>,
-    pub(crate) random: Box<dyn FnMut(&mut [u8]) + Send>,
+    pub(crate) random: Random,
 }
 
 impl Node {
-    /// Makes a node that stands on `roster`; `random` fills a slice with unpredictable bytes.
+    /// Makes a node that stands on `roster`; nothing is sent before a packet or a request asks for it.
     #[must_use]
-    pub fn new(config: NodeConfig, roster: Arc<Roster>, random: Box<dyn FnMut(&mut [u8]) + Send>) -> Self {
+    pub fn new(config: NodeConfig, roster: Arc<Roster>, random: Random) -> Self {
         let network = Network::new(config.net, config.network_secret.clone(), Purpose::Member);
         let own = config.local.identity.node_id();
         let empty = LocalClaims { proof: Vec::new(), params: params(config.mtu, 0) };

@@ -213,6 +213,7 @@ impl Queue {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
 mod tests {
     use super::*;
 

@@ -158,6 +158,7 @@ pub(crate) fn claimed_address(frame: &Ethernet<'_>) -> Option<IpAddr> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
 mod tests {
     use super::*;
 

@@ -4,7 +4,7 @@ mod ticket;
 mod wait;
 
 use mesh_control::{Client, UpRequest};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::cli::UpArgs;
 use crate::exit::Exit;
@@ -25,12 +25,12 @@ pub(super) async fn run(args: UpArgs, client: &Client, screen: &Screen) -> Resul
         screen.answer(&status, |style| view::up(&status, style))?;
         return Ok(Exit::Done);
     }
-    let Ok(answer) = timeout_at(deadline, client.up(&request)).await else {
-        let message = format!("{doing} took longer than {} s", args.timeout.as_secs_f64());
+    if let Err(reason) = wait::for_answer(client, &request, deadline, &mut progress).await? {
+        let limit = args.timeout.as_secs_f64();
+        let message = format!("{doing} took longer than {limit} s{reason}");
         return Err(Failure::new(Exit::Timeout, "timeout", message)
-            .with_hint("meshd may still finish it, \"meshctl status\" tells"));
-    };
-    answer?;
+            .with_hint("meshd goes on trying, \"meshctl status\" shows how far it is"));
+    }
     let (outcome, status) = wait::until_ready(client, deadline, &mut progress).await?;
     progress.clear();
     match outcome {

@@ -146,7 +146,7 @@ impl Handle {
         let why = if view.state == NodeState::Up {
             "it is offline, or the relay loses packets".to_owned()
         } else {
-            view.ready.reason.clone()
+            format!("this node waits for {}", view.ready.reason)
         };
         let message = format!("{} did not answer within {:.1} s: {why}", leaf.name, wait.as_secs_f64());
         ApiError::new(ErrorCode::Timeout, message)

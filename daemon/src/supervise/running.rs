@@ -239,18 +239,18 @@ impl Running {
         let connected = self.relay.state == RelayState::Connected;
         let only_member = connected && others == 0;
         let reason = if !connected {
-            let cause = self.relay.error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-            format!("relay {} is not connected{cause}; trying again", self.relay.url)
+            let cause = self.relay.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
+            format!("the relay {} to answer{cause}", self.relay.url)
         } else if only_member {
-            "this node is the only member so far".to_owned()
+            "another member to join".to_owned()
         } else if self.data_passed {
-            "data passes".to_owned()
+            String::new()
         } else if self.present.len() >= others.min(ASK_AT_START)
             && !self.present.values().any(|online| *online)
         {
-            "every other member is offline".to_owned()
+            "another member to come online".to_owned()
         } else {
-            "waiting for an answer of another member".to_owned()
+            "another member to answer".to_owned()
         };
         Readiness { data_passed: self.data_passed && connected, only_member, reason }
     }

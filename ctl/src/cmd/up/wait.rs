@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_control::{Client, EventStream, NodeState, PeerState, RelayState, Status};
+use mesh_control::{Client, EventStream, NodeState, PeerState, RelayState, Status, UpRequest};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::exit::Exit;
@@ -56,6 +56,38 @@ pub(super) async fn until_ready(
     }
 }
 
+/// Asks the daemon and shows meanwhile what it waits for. At the deadline the daemon goes on and the last known reason
+/// is returned, in words that follow the statement that it took too long.
+pub(super) async fn for_answer(
+    client: &Client,
+    request: &UpRequest,
+    deadline: Instant,
+    progress: &mut Progress,
+) -> Result<Result<(), String>, Failure> {
+    let mut answer = std::pin::pin!(client.up(request));
+    let mut waits_for = String::new();
+    let mut look_at = Instant::now() + FIRST_LOOK;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => {
+                answer?;
+                return Ok(Ok(()));
+            }
+            () = sleep_until(deadline) => return Ok(Err(waits_for)),
+            () = sleep_until(look_at) => {}
+        }
+        if let Ok(Ok(status)) = timeout_at(deadline, client.status()).await
+            && !status.ready.reason.is_empty()
+        {
+            let reason = reason(&status);
+            progress.show(&format!("waiting for {reason}"));
+            waits_for = format!(": waiting for {reason}");
+        }
+        look_at = Instant::now() + LOOK_EVERY;
+    }
+}
+
 /// What the node waits for, in words that follow "waiting for".
 pub(super) fn reason(status: &Status) -> String {
     let relay_error = status
@@ -103,6 +135,8 @@ async fn next_event(events: &mut Option<EventStream>) {
     std::future::pending().await
 }
 
+/// What takes no longer than this needs no explanation.
+const FIRST_LOOK: Duration = Duration::from_millis(300);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Events come in bursts; one look is enough for those of a twentieth of a second.
