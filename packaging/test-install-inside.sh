@@ -142,6 +142,19 @@ test_units() {
         [ $code -eq 4 ] || fail "meshctl status ended with $code, not with 4 for a node in no network"
     fi
 
+    if holds shadowmesh && holds shadowmesh-relay; then
+        step "the confined daemon creates a network over the confined relay"
+        pin=${address#*#}
+        meshctl up --new home --name first --relay "wss://127.0.0.1:8443#$pin" --timeout 30
+        has_file /sys/class/net/mesh0
+        [ "$(cat /proc/sys/net/ipv6/conf/mesh0/accept_ra)" = 0 ] || fail "mesh0 would follow routers of peers"
+        meshctl down
+        wait_for "the interface is gone" test ! -e /sys/class/net/mesh0
+        if journalctl --no-pager -o cat -u shadowmesh -u shadowmesh-relay | grep -E ' (WARN|ERROR) '; then
+            fail "the programs complained"
+        fi
+    fi
+
     step "the units come back after a crash and stop when told"
     for unit in shadowmesh-relay shadowmesh; do
         holds $unit || continue
