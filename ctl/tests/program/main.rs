@@ -29,7 +29,7 @@ fn missing_daemon_is_exit_3_with_what_to_do() {
         assert_eq!(
             line,
             "meshctl: meshd is not running (/nonexistent/meshd.sock: no such file); start it with \
-             \"systemctl start meshd\", or name its socket with --socket"
+             \"systemctl start shadowmesh\", or name its socket with --socket"
         );
     }
 }

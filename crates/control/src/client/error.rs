@@ -73,7 +73,7 @@ impl ClientError {
         let hint = match self {
             Self::Api(error) => return error.hint.clone(),
             Self::NotRunning { .. } => {
-                "start it with \"systemctl start meshd\", or name its socket with --socket"
+                "start it with \"systemctl start shadowmesh\", or name its socket with --socket"
             }
             Self::Denied { .. } => {
                 "use sudo, or join the group that may read: \"usermod -aG shadowmesh USER\", then log in again"

@@ -13,7 +13,7 @@ use crate::error::ErrorCode;
 async fn missing_socket_means_not_running() {
     let error = Client::new("/nonexistent/meshd.sock").status().await.unwrap_err();
     assert_eq!(error.to_string(), "meshd is not running (/nonexistent/meshd.sock: no such file)");
-    assert!(error.hint().unwrap().contains("systemctl start meshd"));
+    assert!(error.hint().unwrap().contains("systemctl start shadowmesh"));
 }
 
 #[tokio::test]
