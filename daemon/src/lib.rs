@@ -105,9 +105,9 @@ fn start_log(filter: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Keys must not end up in a file: no core dumps of this process.
+/// Keys must not end up in a file: no core dumps of this process, and no debugger of the same user at it.
 fn forbid_core_dumps() {
-    if let Err(error) = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0) {
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!(%error, "core dumps could not be switched off");
     }
 }
