@@ -1,6 +1,7 @@
 //! Ctrl-C and SIGTERM: remove what was made, then end.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Result;
@@ -11,6 +12,9 @@ use crate::{arena, say};
 /// The names of arenas that exist, for the thread that ends the program.
 static ARENAS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// Whether a signal is ending the program.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
 /// Starts to wait for the signals that end the program.
 pub(crate) fn watch() -> Result<()> {
     let mut signals = SigSet::empty();
@@ -19,6 +23,7 @@ pub(crate) fn watch() -> Result<()> {
     signals.thread_block()?;
     thread::spawn(move || {
         let Ok(signal) = signals.wait() else { return };
+        ENDING.store(true, Ordering::SeqCst);
         let arenas = ARENAS.lock().map(|arenas| arenas.clone()).unwrap_or_default();
         if !arenas.is_empty() {
             say::problem(&format!("{signal}: cleaning up"));
@@ -30,6 +35,13 @@ pub(crate) fn watch() -> Result<()> {
         std::process::exit(128 + signal as i32);
     });
     Ok(())
+}
+
+/// Does not return when a signal is ending the program: what failed because of it is no news.
+pub(crate) fn wait_if_ending() {
+    while ENDING.load(Ordering::SeqCst) {
+        thread::park();
+    }
 }
 
 /// Remembers an arena that has to go when a signal ends the program.

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
+            interrupt::wait_if_ending();
             say::problem(&format!("{error:#}"));
             ExitCode::FAILURE
         }
