@@ -7,6 +7,7 @@ mod figures;
 mod load;
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -69,7 +70,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         say::line(&format!("round {round} of {}", arguments.rounds));
         links.measure(&mut figures)?;
         let newcomer = arena.host(&format!("new{round}"))?;
-        let _daemon = time_to_first_ping(&near, &newcomer, &mut figures)?;
+        let daemon = time_to_first_ping(&near, &newcomer, &mut figures)?;
+        cost_of_coming_up((&near, &daemons[0]), (&newcomer, &daemon), &mut figures)?;
     }
     figures.add("meshd RSS after load", "MiB", None, Some(load::rss_mib(daemons[0].pid())?));
     drop(daemons);
@@ -144,27 +146,29 @@ impl Links<'_> {
         Ok(())
     }
 
-    /// Processor time so far of the sender's daemon, the receiver's daemon and the relay, with the time of reading.
-    fn busy(&self) -> Result<([f64; 3], Instant)> {
-        let cpu = |process: &Process| load::cpu_seconds(process.pid());
-        Ok(([cpu(&self.daemons[0])?, cpu(&self.daemons[1])?, cpu(&self.relay.process)?], Instant::now()))
+    /// What everybody used so far.
+    fn busy(&self) -> Result<Busy> {
+        let pids = [self.daemons[0].pid(), self.daemons[1].pid(), self.relay.process.pid()];
+        let mut programs = [0.0; 3];
+        let mut threads = BTreeMap::new();
+        for ((seconds, pid), who) in programs.iter_mut().zip(pids).zip(WHO) {
+            *seconds = load::cpu_seconds(pid)?;
+            for (path, (name, seconds)) in load::thread_seconds(pid)? {
+                threads.insert(path, (format!("{name} of {who}"), seconds));
+            }
+        }
+        Ok(Busy { programs, threads, machine: load::machine_seconds()?, at: Instant::now() })
     }
 
     /// What a transfer cost, for the plainest of them.
-    fn costs(
-        &self,
-        figures: &mut Figures,
-        name: &str,
-        before: &([f64; 3], Instant),
-        result: &traffic::Tcp,
-    ) -> Result<()> {
+    fn costs(&self, figures: &mut Figures, name: &str, before: &Busy, result: &traffic::Tcp) -> Result<()> {
         if name != TCP[0].0 {
             return Ok(());
         }
         let after = self.busy()?;
-        let seconds = (after.1 - before.1).as_secs_f64();
-        for (index, who) in ["sending meshd", "receiving meshd", "meshrelay"].into_iter().enumerate() {
-            let used = after.0[index] - before.0[index];
+        let seconds = (after.at - before.at).as_secs_f64();
+        for (index, who) in WHO.into_iter().enumerate() {
+            let used = after.programs[index] - before.programs[index];
             figures.add(&format!("CPU per GB, {who}"), "s", None, Some(used / result.gigabytes));
             figures.add(
                 &format!("CPU of {who} meanwhile"),
@@ -173,8 +177,47 @@ impl Links<'_> {
                 Some(100.0 * used / seconds),
             );
         }
+        let used =
+            |path: &PathBuf, total: f64| total - before.threads.get(path).map_or(0.0, |(_, start)| *start);
+        let busiest = after.threads.iter().map(|(path, (name, total))| (used(path, *total), name));
+        if let Some((used, name)) = busiest.max_by(|one, other| one.0.total_cmp(&other.0)) {
+            let title = format!("CPU of the busiest thread ({name})");
+            figures.add(&title, "% of a core", None, Some(100.0 * used / seconds));
+        }
+        let (busy, idle) = (after.machine.0 - before.machine.0, after.machine.1 - before.machine.1);
+        figures.add("CPU of the whole machine meanwhile", "%", None, Some(100.0 * busy / (busy + idle)));
         Ok(())
     }
+}
+
+/// Processor time used up to a moment.
+#[derive(Debug)]
+struct Busy {
+    /// In the order of [`WHO`], in seconds.
+    programs: [f64; 3],
+    /// Name and seconds of every thread of theirs.
+    threads: BTreeMap<PathBuf, (String, f64)>,
+    /// Busy and idle seconds of all cores.
+    machine: (f64, f64),
+    at: Instant,
+}
+
+/// Comes up again as a member and pings; counts the processor time of both daemons until the reply.
+///
+/// It is more than a handshake: the interface, the relay connection with its signatures and the requests are in it.
+fn cost_of_coming_up(near: (&Host, &Process), far: (&Host, &Process), figures: &mut Figures) -> Result<()> {
+    let address = overlay_addresses(near.0)?.0;
+    ctl(far.0, &["down"], None)?;
+    let used = || {
+        Ok::<_, anyhow::Error>(load::cpu_milliseconds(near.1.pid())? + load::cpu_milliseconds(far.1.pid())?)
+    };
+    let before = used()?;
+    let start = Instant::now();
+    ctl(far.0, &["up"], None)?;
+    far.0.run(&["ping", "-n", "-c", "1", "-W", "5", &address])?;
+    figures.add("up again until the first ping", "s", None, Some(start.elapsed().as_secs_f64()));
+    figures.add("CPU of both meshd for that, handshake included", "ms", None, Some(used()? - before));
+    Ok(())
 }
 
 /// Joins with a ticket and pings; the time counts from the call of `meshctl up`.
@@ -195,6 +238,7 @@ fn time_to_first_ping(coordinator: &Host, newcomer: &Host, figures: &mut Figures
 }
 
 const NAME: &str = "bench";
+const WHO: [&str; 3] = ["sending meshd", "receiving meshd", "meshrelay"];
 
 /// All clients of the measurement come from one address; the transfer is bounded by the machine alone.
 const RELAY_LIMITS: &str = "clients_per_address = 2000\nnew_clients_per_second = 0\nbytes_per_second = 0";

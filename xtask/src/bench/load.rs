@@ -1,7 +1,8 @@
 //! What the programs cost while they have nothing to do.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -68,6 +69,41 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let (_, fields) = text.rsplit_once(')').context("no name in /proc/PID/stat")?;
     let ticks: f64 = fields.split_whitespace().skip(11).take(2).filter_map(|v| v.parse::<f64>().ok()).sum();
     Ok(ticks / TICKS_PER_SECOND)
+}
+
+/// Processor time that all living threads of a process used so far, in milliseconds, by the scheduler's clock.
+pub(crate) fn cpu_milliseconds(pid: u32) -> Result<f64> {
+    Ok(thread_seconds(pid)?.values().map(|(_, seconds)| seconds * 1e3).sum())
+}
+
+/// Name and processor time in seconds of every living thread, by its directory in `/proc`.
+pub(crate) fn thread_seconds(pid: u32) -> Result<BTreeMap<PathBuf, (String, f64)>> {
+    let mut times = BTreeMap::new();
+    for thread in threads(pid)? {
+        let text = fs::read_to_string(thread.join("schedstat"))?;
+        let nanoseconds: f64 =
+            text.split_whitespace().next().and_then(|v| v.parse().ok()).context("schedstat")?;
+        let name = fs::read_to_string(thread.join("comm"))?.trim().to_owned();
+        times.insert(thread, (name, nanoseconds / 1e9));
+    }
+    Ok(times)
+}
+
+/// Seconds that all cores together were busy and idle since the machine started.
+pub(crate) fn machine_seconds() -> Result<(f64, f64)> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let ticks: Vec<f64> = line.split_whitespace().skip(1).take(8).filter_map(|v| v.parse().ok()).collect();
+    // Fields: user nice system idle iowait irq softirq steal.
+    let idle =
+        ticks.get(3).zip(ticks.get(4)).map(|(idle, wait)| idle + wait).context("/proc/stat is short")?;
+    let all: f64 = ticks.iter().sum();
+    Ok(((all - idle) / TICKS_PER_SECOND, idle / TICKS_PER_SECOND))
+}
+
+fn threads(pid: u32) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Resident memory of a process in MiB.
