@@ -91,6 +91,19 @@ fn key_file_that_others_can_read() {
 }
 
 #[test]
+fn key_file_of_another_user() {
+    scenario("key_file_of_another_user", |lab| {
+        let mut daemon = prepare_for_nobody(lab, &lab.namespace("alone")?, WITHOUT_CAPABILITY)?;
+        daemon.launch()?;
+        daemon.stop()?;
+        let key = key_files(&daemon)?.into_iter().next().context("no key file in the state directory")?;
+        daemon.host().run("chown").args(["root:root", &key.display().to_string()]).ok()?;
+        one_line(&daemon.attempt()?, 1, &[&key.display().to_string()]);
+        Ok(())
+    });
+}
+
+#[test]
 fn damaged_state_is_named_and_kept() {
     scenario("damaged_state_is_named_and_kept", |lab| {
         let mut mesh = Mesh::new(lab, &["laptop", "pi"], &MeshOptions::default())?;
