@@ -225,6 +225,8 @@ impl Attempt<'_> {
                     | Control::Ping(_)
                     | Control::Pong(_)
                     | Control::Close
+                    | Control::RekeyOffer(_)
+                    | Control::RekeyAnswer(_)
                     | Control::EnrolRequest { .. } => {
                         Ok(Progress::Step(Step::Asked(established, answer), false))
                     }

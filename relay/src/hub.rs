@@ -125,7 +125,6 @@ impl Hub {
         if role == Role::Guest && !replaces_guest && guests >= self.limits.guests_per_network {
             return Err(TooManyGuests);
         }
-        let replaced = self.clients.contains_key(&party);
         if let Some(old) = self.remove(party) {
             old.outbox.close_with(ErrorCode::Replaced, "a newer connection with the same keys took over");
         }
@@ -143,9 +142,8 @@ impl Hub {
             *self.guests.entry(party.0).or_default() += 1;
         }
         self.joins.fetch_add(1, Ordering::AcqRel);
-        if !replaced {
-            self.tell_watchers(party, role, true);
-        }
+        // A newer connection may be that of a node that was started anew: its peers are told either way.
+        self.tell_watchers(party, role, true);
         Ok(Member { party, connection })
     }
 

@@ -35,11 +35,13 @@ pub enum DropReason {
     NotMember,
     /// A table of handshakes, sessions or peers was full.
     TableFull,
+    /// Handshake messages come faster than they are answered.
+    RateLimited,
 }
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NotAPacket,
         Self::NoRoute,
         Self::QueueFull,
@@ -56,6 +58,7 @@ impl DropReason {
         Self::HandshakeRefused,
         Self::NotMember,
         Self::TableFull,
+        Self::RateLimited,
     ];
 
     /// Returns the stable name that status and metrics show.
@@ -78,6 +81,7 @@ impl DropReason {
             Self::HandshakeRefused => "handshake_refused",
             Self::NotMember => "not_member",
             Self::TableFull => "table_full",
+            Self::RateLimited => "rate_limited",
         }
     }
 }

@@ -7,11 +7,13 @@ use mesh_session::Session;
 use mesh_session::handshake::{AwaitChallenge, AwaitResponse, HandshakeError, LocalClaims, Peer as Claimed};
 use mesh_wire::NodeId;
 use mesh_wire::control::Control;
+use mesh_wire::handshake::HOLDS_SESSION;
 
+use crate::bucket::Rate;
 use crate::counters::DropReason;
 use crate::index::Owner;
 use crate::node::{Node, NodeEvent, Now, Slot};
-use crate::peer::{Dial, DialState, Live};
+use crate::peer::{Dial, DialState, Live, Probe};
 use crate::tx::TxQueue;
 
 /// The first HELLO without an answer is repeated after this, each next one after twice as long.
@@ -25,6 +27,13 @@ const HALF_OPEN_AGE: Duration = Duration::from_secs(5);
 const HALF_OPEN: usize = 1024;
 /// Most peers whose membership is newer than our roster.
 const LEARNED: usize = 64;
+
+/// HELLOs answered for one node: 70 us of key exchange each.
+const HELLOS: Rate = Rate { per_second: 5, burst: 20 };
+/// HELLOs answered for all nodes together: 1.5 % of a core, and a network of 400 that comes up at once in two seconds.
+const ALL_HELLOS: Rate = Rate { per_second: 200, burst: 400 };
+/// RESPONSEs judged for all nodes together: 400 us of signature checks each.
+const ALL_RESPONSES: Rate = Rate { per_second: 100, burst: 400 };
 
 /// A handshake that somebody began with us.
 #[derive(Debug)]
@@ -60,11 +69,8 @@ impl Node {
         }
         if self.peers[slot.0].current().is_some() {
             // It may have been started anew and know nothing of the session: ask.
-            self.ping_slot(now.instant, slot, tx);
-            let until = now.instant + crate::timers::PROBE;
-            self.peers[slot.0].probe_until = Some(until);
-            self.arm(slot, until);
-        } else if !self.peers[slot.0].queue.is_empty() {
+            self.probe(now.instant, slot, 0, tx);
+        } else if !self.peers[slot.0].queue.is_empty() || self.peers[slot.0].dial.is_some() {
             self.stop_dial(slot);
             self.dial(now, slot, tx);
         }
@@ -106,6 +112,7 @@ impl Node {
             retry_at: now.instant + wait,
             tries,
             give_up_at: before.map_or(now.instant + GIVE_UP, |dial| dial.give_up_at),
+            crossed: false,
         };
         self.arm(slot, dial.retry_at);
         self.peers[slot.0].dial = Some(dial);
@@ -127,6 +134,9 @@ impl Node {
     ) -> Result<(), DropReason> {
         if !self.network.knows_hello(hello, self.own) {
             return Err(DropReason::Stranger);
+        }
+        if !self.hellos.take(now.instant, from, HELLOS) || !self.all_hellos.take(now.instant, ALL_HELLOS) {
+            return Err(DropReason::RateLimited);
         }
         self.expire_half_open(now.instant);
         if let Some(old) = self.half_open.remove(&from) {
@@ -160,10 +170,14 @@ impl Node {
         let Some(Dial { state: DialState::Hello(state), .. }) = &peer.dial else {
             return Err(DropReason::HandshakeRefused);
         };
-        let taken = state.take(&self.config.local, &self.network, challenge, &self.claims);
+        let crossed = (!peer.sessions.is_empty() && !peer.doubted) || self.half_open.contains_key(&from);
+        let mut claims = self.claims.clone();
+        claims.params.capabilities |= if crossed { HOLDS_SESSION } else { 0 };
+        let taken = state.take(&self.config.local, &self.network, challenge, &claims);
         let (next, response) = taken.map_err(|error| note(&mut peer.last_error, error))?;
         if let Some(dial) = &mut peer.dial {
             dial.state = DialState::Response(Box::new(next));
+            dial.crossed = crossed;
             dial.retry_at = now.instant + RETRY_FIRST.saturating_mul(1 << (dial.tries - 1).min(4));
         }
         tx.message(from, &response);
@@ -179,14 +193,18 @@ impl Node {
     ) -> Result<(), DropReason> {
         self.expire_half_open(now.instant);
         let waiting = self.half_open.get(&from).ok_or(DropReason::HandshakeRefused)?;
+        if !self.all_responses.take(now.instant, ALL_RESPONSES) {
+            return Err(DropReason::RateLimited);
+        }
         let claimed = waiting
             .state
             .take(&self.config.local, self.own, response)
             .map_err(|_| DropReason::HandshakeRefused)?;
-        let slot = self.admit(now, from, &claimed)?;
+        let crossed = claimed.params.capabilities & HOLDS_SESSION != 0;
         let Some(HalfOpen { index, state, .. }) = self.half_open.remove(&from) else {
             return Err(DropReason::HandshakeRefused);
         };
+        let slot = self.admit(now, from, &claimed).inspect_err(|_| self.indices.release(index))?;
         let claims = self.claims_for(claimed.params.roster_version);
         let (_, session, established) =
             state.proven(claimed, response).establish(&self.config.local, claims).map_err(|_| {
@@ -195,7 +213,7 @@ impl Node {
             })?;
         self.indices.assign(index, Owner::Peer(slot));
         tx.message(from, &established);
-        self.add_session(now, slot, session, from);
+        self.add_session(now, slot, session, from, crossed);
         Ok(())
     }
 
@@ -208,10 +226,10 @@ impl Node {
     ) -> Result<(), DropReason> {
         let slot = self.by_id.get(&from).copied().ok_or(DropReason::HandshakeRefused)?;
         let peer = &mut self.peers[slot.0];
-        let Some(Dial { state: DialState::Response(state), index, .. }) = &peer.dial else {
+        let Some(Dial { state: DialState::Response(state), index, crossed, .. }) = &peer.dial else {
             return Err(DropReason::HandshakeRefused);
         };
-        let index = *index;
+        let (index, crossed) = (*index, *crossed);
         let taken = state.take(&self.config.local, message);
         let established = taken.map_err(|error| note(&mut peer.last_error, error))?;
         self.admit(now, from, &established.peer)?;
@@ -219,7 +237,7 @@ impl Node {
         peer.dial = None;
         peer.last_error = None;
         self.indices.assign(index, Owner::Peer(slot));
-        self.add_session(now, slot, established.session, self.own);
+        self.add_session(now, slot, established.session, self.own, crossed);
         // The ping tells the responder that its keys are confirmed, and us the way's length.
         let at = self.peers[slot.0].sessions.len() - 1;
         self.peers[slot.0].sessions[at].confirmed = true;
@@ -249,7 +267,24 @@ impl Node {
             self.indices.release(live.session.local_index());
         }
         let peer = &mut self.peers[slot.0];
-        (peer.unanswered_since, peer.silent_since, peer.probe_until) = (None, None, None);
+        (peer.unanswered_since, peer.silent_since, peer.probe) = (None, None, None);
+    }
+
+    /// Forgets one session of a peer.
+    pub(crate) fn forget_session(&mut self, slot: Slot, index: u32) {
+        let peer = &mut self.peers[slot.0];
+        if let Some(at) = peer.position(index) {
+            peer.sessions.remove(at);
+            self.indices.release(index);
+        }
+    }
+
+    /// Asks whether the session in use still stands; `sent` pings have asked before.
+    pub(crate) fn probe(&mut self, now: Instant, slot: Slot, sent: u32, tx: &mut TxQueue) {
+        self.ping_slot(now, slot, tx);
+        let next = now + crate::timers::PROBE;
+        self.peers[slot.0].probe = Some(Probe { sent: sent + 1, next });
+        self.arm(slot, next);
     }
 
     /// Judges who proved its keys: it must be whom the carrier named and a member.
@@ -276,9 +311,15 @@ impl Node {
         if their_version < self.roster.version() { &self.claims } else { &self.short_claims }
     }
 
-    fn add_session(&mut self, now: Now, slot: Slot, session: Session, initiator: NodeId) {
-        let live =
-            Live { session, initiator, established: now.instant, last_used: now.instant, confirmed: false };
+    fn add_session(&mut self, now: Now, slot: Slot, session: Session, initiator: NodeId, crossed: bool) {
+        let live = Live {
+            session,
+            initiator,
+            established: now.instant,
+            last_used: now.instant,
+            confirmed: false,
+            crossed,
+        };
         if let Some(evicted) = self.peers[slot.0].add_session(live) {
             self.indices.release(evicted);
         }

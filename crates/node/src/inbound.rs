@@ -13,9 +13,16 @@ use mesh_wire::roster::ula;
 use crate::counters::DropReason;
 use crate::index::Owner;
 use crate::node::{Link, Node, NodeEvent, Now, Slot};
-use crate::segment::claimed_address;
+use crate::segment::claimed_addresses;
 use crate::timers::KEEPALIVE_AFTER;
 use crate::tx::TxQueue;
+
+/// Where a frame came from: the peer, and our number of the session it was sealed under.
+#[derive(Debug, Clone, Copy)]
+struct From {
+    slot: Slot,
+    index: u32,
+}
 
 impl Node {
     /// Takes one datagram that a carrier says is from `from`, and returns the packet for the device, if it is one.
@@ -43,7 +50,7 @@ impl Node {
 
     fn handle_frame<'a>(&mut self, now: Now, frame: &'a mut [u8], tx: &mut TxQueue) -> Option<&'a [u8]> {
         match self.open(now, frame, tx) {
-            Ok((slot, kind, payload)) => self.accept(now, slot, kind, payload, tx),
+            Ok((from, kind, payload)) => self.accept(now, from, kind, payload, tx),
             Err(reason) => {
                 self.counters.count(reason);
                 None
@@ -57,7 +64,7 @@ impl Node {
         now: Now,
         frame: &'a mut [u8],
         tx: &mut TxQueue,
-    ) -> Result<(Slot, PayloadKind, &'a [u8]), DropReason> {
+    ) -> Result<(From, PayloadKind, &'a [u8]), DropReason> {
         let header = FrameHeader::parse(frame).map_err(|_| DropReason::Malformed)?;
         let Some(Owner::Peer(slot)) = self.indices.owner(header.receiver) else {
             return Err(DropReason::UnknownSession);
@@ -79,24 +86,25 @@ impl Node {
         live.confirmed = true;
         peer.last_received = Some(now.instant);
         peer.unanswered_since = None;
-        peer.probe_until = None;
+        (peer.probe, peer.doubted) = (None, false);
         if confirms {
             self.confirmed(now, slot, tx);
         }
-        Ok((slot, opened.kind, opened.payload))
+        Ok((From { slot, index: header.receiver }, opened.kind, opened.payload))
     }
 
     fn accept<'a>(
         &mut self,
         now: Now,
-        slot: Slot,
+        from: From,
         kind: PayloadKind,
         payload: &'a [u8],
         tx: &mut TxQueue,
     ) -> Option<&'a [u8]> {
+        let slot = from.slot;
         let packet = match (kind, self.config.link) {
             (PayloadKind::Control, _) => {
-                self.handle_control(now, slot, payload, tx);
+                self.handle_control(now, from, payload, tx);
                 return None;
             }
             (PayloadKind::Ip, Link::Ip) => self.check_packet(slot, payload),
@@ -140,11 +148,10 @@ impl Node {
         payload: &'a [u8],
     ) -> Result<&'a [u8], DropReason> {
         let frame = Ethernet::parse(payload).map_err(|_| DropReason::Malformed)?;
-        if let Some(address) = claimed_address(&frame)
-            && self.is_overlay(address)
-            && self.routes.lookup(address) != Some(slot)
-        {
-            return Err(DropReason::SourceNotAllowed);
+        for address in claimed_addresses(&frame)?.into_iter().flatten() {
+            if self.is_overlay(address) && self.routes.lookup(address) != Some(slot) {
+                return Err(DropReason::SourceNotAllowed);
+            }
         }
         self.segment.incoming(now.instant, slot, &frame)?;
         Ok(payload)
@@ -155,10 +162,14 @@ impl Node {
         pool.contains(address) || ula(self.config.net).contains(address)
     }
 
-    fn handle_control(&mut self, now: Now, slot: Slot, payload: &[u8], tx: &mut TxQueue) {
+    fn handle_control(&mut self, now: Now, from: From, payload: &[u8], tx: &mut TxQueue) {
+        let From { slot, index } = from;
         match Control::parse(payload) {
             Ok(Control::Ping(id)) => {
-                self.send_control(now.instant, slot, &Control::Pong(id), tx);
+                // Under the session that is asked about, which need not be the one in use.
+                if let Some(at) = self.peers[slot.0].position(index) {
+                    self.send_control_under(now.instant, slot, at, &Control::Pong(id), tx);
+                }
             }
             Ok(Control::Pong(id)) => {
                 let peer = &mut self.peers[slot.0];
@@ -171,11 +182,19 @@ impl Node {
             }
             Ok(Control::Close) => {
                 let peer = self.peers[slot.0].id;
-                self.forget_sessions(slot, None);
-                self.event(NodeEvent::Lost { peer });
+                self.forget_session(slot, index);
+                if self.peers[slot.0].sessions.is_empty() {
+                    self.event(NodeEvent::Lost { peer });
+                }
             }
             Ok(Control::Keepalive) => {}
-            Ok(Control::EnrolRequest { .. } | Control::EnrolPart { .. } | Control::EnrolRefused { .. })
+            Ok(
+                Control::RekeyOffer(_)
+                | Control::RekeyAnswer(_)
+                | Control::EnrolRequest { .. }
+                | Control::EnrolPart { .. }
+                | Control::EnrolRefused { .. },
+            )
             | Err(_) => {
                 self.counters.count(DropReason::Malformed);
             }

@@ -11,6 +11,7 @@
 //! Invariants: no clock, socket or randomness inside; every table and queue is bounded; whatever is dropped has a
 //! [`DropReason`]; nothing a peer sends is an error of the node.
 
+mod bucket;
 mod counters;
 mod dial;
 mod inbound;
@@ -27,6 +28,7 @@ mod tx;
 pub use counters::{Counters, DropReason};
 pub use node::{Link, Node, NodeConfig, NodeEvent, Now, Random};
 pub use routes::Routes;
+pub use segment::mac_of;
 pub use snapshot::{PeerPhase, PeerSnapshot, SessionSnapshot, Snapshot};
 pub use tx::{Transmit, TxQueue};
 

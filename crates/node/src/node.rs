@@ -11,6 +11,7 @@ use mesh_wire::handshake::Params;
 use mesh_wire::roster::Leaf;
 use mesh_wire::{NetId, NodeId};
 
+use crate::bucket::{Bucket, Buckets};
 use crate::counters::Counters;
 use crate::dial::HalfOpen;
 use crate::index::{IndexTable, Owner};
@@ -104,6 +105,9 @@ pub struct Node {
     pub(crate) segment: Segment,
     pub(crate) indices: IndexTable,
     pub(crate) half_open: BTreeMap<NodeId, HalfOpen>,
+    pub(crate) hellos: Buckets,
+    pub(crate) all_hellos: Bucket,
+    pub(crate) all_responses: Bucket,
     pub(crate) deadlines: BTreeSet<(Instant, Slot)>,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<NodeEvent>,
@@ -130,6 +134,9 @@ impl Node {
             segment: Segment::default(),
             indices: IndexTable::default(),
             half_open: BTreeMap::new(),
+            hellos: Buckets::default(),
+            all_hellos: Bucket::default(),
+            all_responses: Bucket::default(),
             deadlines: BTreeSet::new(),
             counters: Counters::default(),
             events: VecDeque::new(),
@@ -181,6 +188,7 @@ impl Node {
         self.peers.push(Peer::new(leaf.node_id, leaf.name.to_string()));
         self.by_id.insert(leaf.node_id, slot);
         add_routes(&mut self.routes, leaf, slot);
+        self.segment.add_member(leaf.node_id, Some(slot));
         slot
     }
 
@@ -210,6 +218,7 @@ impl Node {
         self.by_id.clear();
         self.deadlines.clear();
         self.segment = Segment::default();
+        self.segment.add_member(self.own, None);
         self.routes = Routes::default();
         for leaf in roster.leaves().iter().filter(|leaf| leaf.node_id != self.own) {
             let slot = Slot(self.peers.len());
@@ -225,6 +234,7 @@ impl Node {
             }
             self.by_id.insert(leaf.node_id, slot);
             add_routes(&mut self.routes, leaf, slot);
+            self.segment.add_member(leaf.node_id, Some(slot));
             self.peers.push(peer);
         }
         for index in before.values().flat_map(Peer::indices) {

@@ -9,7 +9,7 @@ use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 
 use crate::counters::DropReason;
 use crate::node::{Link, Node, Now, Slot};
-use crate::segment::Target;
+use crate::segment::{Target, receiver};
 use crate::tx::TxQueue;
 
 /// IP packets are padded to a multiple of this, so that a frame's size tells less.
@@ -36,11 +36,18 @@ impl Node {
                 let Ok(frame) = Ethernet::parse(packet) else {
                     return self.counters.count(DropReason::NotAPacket);
                 };
+                // A member's overlay address names its node, whatever hardware address the frame is for.
+                if let Some(slot) = receiver(&frame).and_then(|address| self.routes.lookup(address)) {
+                    return self.send_packet(now, slot, packet, tx);
+                }
                 match self.segment.outgoing(now.instant, &frame) {
                     Ok(Target::One(slot)) => self.send_packet(now, slot, packet, tx),
                     Ok(Target::All) => {
                         for slot in (0..self.peers.len()).map(Slot) {
-                            self.send_packet(now, slot, packet, tx);
+                            // What is for everybody does not wait for those who are away.
+                            if self.peers[slot.0].online != Some(false) {
+                                self.send_packet(now, slot, packet, tx);
+                            }
                         }
                     }
                     Err(reason) => self.counters.count(reason),

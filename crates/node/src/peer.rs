@@ -40,14 +40,25 @@ pub(crate) struct Peer {
     pub(crate) unanswered_since: Option<Instant>,
     /// Since when we have heard data and sent nothing.
     pub(crate) silent_since: Option<Instant>,
-    /// A ping asks whether the session still stands; by then an answer is due.
-    pub(crate) probe_until: Option<Instant>,
+    /// The peer seems to know none of our sessions; the next frame from it proves otherwise.
+    pub(crate) doubted: bool,
+    /// Pings ask whether the session still stands.
+    pub(crate) probe: Option<Probe>,
     /// Ids of the newest pings and when they were sent.
     pub(crate) pings: VecDeque<(u64, Instant)>,
     pub(crate) rtt: Option<Duration>,
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
     pub(crate) last_error: Option<HandshakeError>,
+}
+
+/// A question whether a session still stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probe {
+    /// Pings sent so far.
+    pub(crate) sent: u32,
+    /// When the next one is due, or the answer counts as no.
+    pub(crate) next: Instant,
 }
 
 /// Payload that went through the tunnel.
@@ -69,6 +80,8 @@ pub(crate) struct Live {
     pub(crate) last_used: Instant,
     /// A frame of the peer arrived under it, or the peer's ESTABLISHED was verified.
     pub(crate) confirmed: bool,
+    /// Its initiator held another session or handshake with the responder when it was begun.
+    pub(crate) crossed: bool,
 }
 
 /// A handshake we lead.
@@ -79,6 +92,8 @@ pub(crate) struct Dial {
     pub(crate) retry_at: Instant,
     pub(crate) tries: u32,
     pub(crate) give_up_at: Instant,
+    /// We said that we hold another session or handshake with the peer.
+    pub(crate) crossed: bool,
 }
 
 /// Where a handshake we lead stands.
@@ -109,7 +124,8 @@ impl Peer {
             armed: None,
             unanswered_since: None,
             silent_since: None,
-            probe_until: None,
+            doubted: false,
+            probe: None,
             pings: VecDeque::new(),
             rtt: None,
             last_received: None,
@@ -118,8 +134,8 @@ impl Peer {
         }
     }
 
-    /// Returns the session to send under: a confirmed one before one that is not; of two opened at once the one begun
-    /// by the smaller node id, otherwise the newer.
+    /// Returns the session to send under: a confirmed one before one that is not; of two that crossed each other the
+    /// one begun by the smaller node id, otherwise the newer.
     pub(crate) fn current(&self) -> Option<usize> {
         (0..self.sessions.len()).reduce(|best, at| if self.better(at, best) { at } else { best })
     }
@@ -153,6 +169,11 @@ impl Peer {
         self.pings.remove(at).map(|(_, sent)| sent)
     }
 
+    /// Returns the place of the session with this number.
+    pub(crate) fn position(&self, index: u32) -> Option<usize> {
+        self.sessions.iter().position(|live| live.session.local_index() == index)
+    }
+
     /// Returns the numbers of all sessions and of the handshake under way.
     pub(crate) fn indices(&self) -> Vec<u32> {
         let sessions = self.sessions.iter().map(|live| live.session.local_index());
@@ -165,10 +186,12 @@ impl Peer {
             return new.confirmed;
         }
         let apart = new.established.max(old.established) - new.established.min(old.established);
-        if apart <= SIMULTANEOUS && new.initiator != old.initiator {
+        let newer_is_new = new.established >= old.established;
+        let crossed = if newer_is_new { new.crossed } else { old.crossed };
+        if crossed && apart <= SIMULTANEOUS && new.initiator != old.initiator {
             return new.initiator < old.initiator;
         }
-        new.established >= old.established
+        newer_is_new
     }
 }
 

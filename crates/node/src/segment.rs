@@ -1,11 +1,13 @@
 //! The Ethernet segment of TAP mode: which station is behind which peer, and how much broadcast is too much.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use mesh_packet::{EtherType, Ethernet, IpPacket, MacAddr};
+use mesh_wire::NodeId;
 
+use crate::bucket::{Bucket, Rate};
 use crate::counters::DropReason;
 use crate::node::Slot;
 
@@ -19,8 +21,11 @@ const STATION_AGE: Duration = Duration::from_secs(300);
 const SWEEP: Duration = Duration::from_secs(1);
 /// Broadcast and multicast frames a second from one side of the segment, and how many at once. Enough for a hundred
 /// hosts' ARP, discovery and routing protocols; a loop makes tens of thousands.
-const STORM_RATE: u32 = 1000;
-const STORM_BURST: u32 = 2000;
+const STORM: Rate = Rate { per_second: 1000, burst: 2000 };
+
+/// Protocol number of ICMPv6 (RFC 4443) and its message (RFC 4861).
+const ICMPV6: u8 = 58;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
 /// Where a frame from our device goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,8 @@ pub(crate) enum Target {
 /// The switch of one node.
 #[derive(Debug, Default)]
 pub(crate) struct Segment {
+    /// The interfaces of the members, which nobody else may send from; none is our own.
+    members: HashMap<MacAddr, Option<Slot>>,
     stations: HashMap<MacAddr, Station>,
     own: Bucket,
     swept: Option<Instant>,
@@ -52,35 +59,41 @@ struct PeerState {
     floods: Bucket,
 }
 
-/// A token bucket that starts full.
-#[derive(Debug, Default)]
-struct Bucket {
-    state: Option<(Instant, u32)>,
-}
-
 impl Segment {
+    /// Notes whose interface an address is; none is our own.
+    pub(crate) fn add_member(&mut self, node: NodeId, slot: Option<Slot>) {
+        self.members.entry(MacAddr::new(mac_of(node))).or_insert(slot);
+    }
+
     /// Tells where a frame from the device goes.
     pub(crate) fn outgoing(&mut self, now: Instant, frame: &Ethernet<'_>) -> Result<Target, DropReason> {
+        if let Some(Some(slot)) = self.members.get(&frame.dst) {
+            return Ok(Target::One(*slot));
+        }
         if let Some(station) = self.stations.get(&frame.dst)
             && now.duration_since(station.heard) < STATION_AGE
         {
             return Ok(Target::One(station.slot));
         }
-        if self.own.take(now) { Ok(Target::All) } else { Err(DropReason::Storm) }
+        if self.own.take(now, STORM) { Ok(Target::All) } else { Err(DropReason::Storm) }
     }
 
-    /// Learns who sent a frame and limits its broadcasts.
+    /// Learns who sent a frame, unless it is sent from another member's interface, and limits its broadcasts.
     pub(crate) fn incoming(
         &mut self,
         now: Instant,
         slot: Slot,
         frame: &Ethernet<'_>,
     ) -> Result<(), DropReason> {
-        if frame.dst.is_multicast() && !self.peers.entry(slot).or_default().floods.take(now) {
-            return Err(DropReason::Storm);
-        }
-        if !frame.src.is_multicast() {
+        if let Some(owner) = self.members.get(&frame.src) {
+            if *owner != Some(slot) {
+                return Err(DropReason::SourceNotAllowed);
+            }
+        } else if !frame.src.is_multicast() {
             self.learn(now, slot, frame.src);
+        }
+        if frame.dst.is_multicast() && !self.peers.entry(slot).or_default().floods.take(now, STORM) {
+            return Err(DropReason::Storm);
         }
         Ok(())
     }
@@ -131,30 +144,51 @@ impl Segment {
     }
 }
 
-impl Bucket {
-    fn take(&mut self, now: Instant) -> bool {
-        let (at, tokens) = self.state.unwrap_or((now, STORM_BURST));
-        let elapsed = now.duration_since(at);
-        let earned =
-            u32::try_from(elapsed.as_micros() * u128::from(STORM_RATE) / 1_000_000).unwrap_or(STORM_BURST);
-        // The clock of the bucket moves only by what was earned, so that fractions of a token are not lost.
-        let at = if earned > 0 { now } else { at };
-        let tokens = tokens.saturating_add(earned).min(STORM_BURST);
-        self.state = Some((at, tokens.saturating_sub(1)));
-        tokens > 0
-    }
+/// Returns the hardware address of a member's interface: locally administered and from its id, so that it stays the same
+/// and everybody knows whose it is.
+#[must_use]
+pub const fn mac_of(node: NodeId) -> [u8; 6] {
+    let [a, b, c, d, e, ..] = node.0;
+    [0x02, a, b, c, d, e]
 }
 
-/// Returns the IP address that a frame claims as its sender's: of an IP packet or of an ARP message (RFC 826).
-pub(crate) fn claimed_address(frame: &Ethernet<'_>) -> Option<IpAddr> {
+/// Returns the unicast receiver of an IP packet in a frame.
+pub(crate) fn receiver(frame: &Ethernet<'_>) -> Option<IpAddr> {
     match frame.ethertype {
-        EtherType::IPV4 | EtherType::IPV6 => IpPacket::parse(frame.payload).ok().map(|packet| packet.src),
-        EtherType::ARP => {
-            let sender = frame.payload.get(14..18)?;
-            Some(Ipv4Addr::from(<[u8; 4]>::try_from(sender).ok()?).into())
+        EtherType::IPV4 | EtherType::IPV6 if !frame.dst.is_multicast() => {
+            IpPacket::parse(frame.payload).ok().map(|packet| packet.dst)
         }
         _ => None,
     }
+}
+
+/// Returns the addresses that a frame claims for its sender: the source of an IP packet, the sender of an ARP message
+/// (RFC 826), the target of a neighbour advertisement (RFC 4861 section 4.4).
+///
+/// # Errors
+/// [`DropReason::Malformed`] for an IP packet or ARP message that cannot be read: what cannot be checked does not pass.
+pub(crate) fn claimed_addresses(frame: &Ethernet<'_>) -> Result<[Option<IpAddr>; 2], DropReason> {
+    match frame.ethertype {
+        EtherType::IPV4 | EtherType::IPV6 => {
+            let packet = IpPacket::parse(frame.payload).map_err(|_| DropReason::Malformed)?;
+            Ok([Some(packet.src), advertised(&packet, frame.payload)])
+        }
+        EtherType::ARP => {
+            let sender = frame.payload.get(14..18).and_then(|sender| <[u8; 4]>::try_from(sender).ok());
+            let sender = sender.ok_or(DropReason::Malformed)?;
+            Ok([Some(Ipv4Addr::from(sender).into()), None])
+        }
+        _ => Ok([None, None]),
+    }
+}
+
+fn advertised(packet: &IpPacket, bytes: &[u8]) -> Option<IpAddr> {
+    let message = bytes.get(packet.header_len..)?;
+    if packet.protocol != ICMPV6 || *message.first()? != NEIGHBOUR_ADVERTISEMENT {
+        return None;
+    }
+    let target = <[u8; 16]>::try_from(message.get(8..24)?).ok()?;
+    Some(Ipv6Addr::from(target).into())
 }
 
 #[cfg(test)]
@@ -225,23 +259,9 @@ mod tests {
                 passed += 1;
             }
         }
-        assert_eq!(passed, STORM_BURST);
+        assert_eq!(passed, STORM.burst);
         assert!(segment.incoming(now, Slot(2), &broadcast).is_ok());
         assert!(segment.incoming(now + Duration::from_secs(1), Slot(1), &broadcast).is_ok());
-    }
-
-    #[test]
-    fn bucket_earns_fractions() {
-        let start = Instant::now();
-        let mut bucket = Bucket::default();
-        while bucket.take(start) {}
-        let mut passed = 0;
-        for step in 1..=10_000u32 {
-            if bucket.take(start + Duration::from_micros(100) * step) {
-                passed += 1;
-            }
-        }
-        assert!((990..=1001).contains(&passed), "{passed} passed in a second");
     }
 
     #[test]
@@ -251,8 +271,52 @@ mod tests {
         arp.extend([
             0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 100, 64, 0, 9, 0, 0, 0, 0, 0, 0, 100, 64, 0, 1,
         ]);
-        let claimed = claimed_address(&Ethernet::parse(&arp).unwrap());
-        assert_eq!(claimed, Some("100.64.0.9".parse().unwrap()));
-        assert_eq!(claimed_address(&Ethernet::parse(&frame(0xff, 7)).unwrap()), None);
+        let claimed = claimed_addresses(&Ethernet::parse(&arp).unwrap());
+        assert_eq!(claimed, Ok([Some("100.64.0.9".parse().unwrap()), None]));
+        assert_eq!(claimed_addresses(&Ethernet::parse(&frame(0xff, 7)).unwrap()), Ok([None, None]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_pass() {
+        for ethertype in [[0x08, 0x00], [0x86, 0xdd], [0x08, 0x06]] {
+            let mut bytes = frame(0xff, 7);
+            bytes[12..14].copy_from_slice(&ethertype);
+            bytes.extend([0x60, 0, 0, 0, 0, 0, 0, 64]);
+            assert_eq!(claimed_addresses(&Ethernet::parse(&bytes).unwrap()), Err(DropReason::Malformed));
+        }
+    }
+
+    #[test]
+    fn advertised_neighbour_is_claimed() {
+        let mut bytes = frame(0xff, 7);
+        bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+        bytes.extend([0x60, 0, 0, 0, 0, 24, 58, 255]);
+        bytes.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        bytes.extend([0xff; 16]);
+        bytes.extend([136, 0, 0, 0, 0x20, 0, 0, 0]);
+        bytes.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9]);
+        let claimed = claimed_addresses(&Ethernet::parse(&bytes).unwrap());
+        assert_eq!(claimed, Ok([Some("fe80::1".parse().unwrap()), Some("fd00::9".parse().unwrap())]));
+    }
+
+    #[test]
+    fn interface_of_a_member_belongs_to_it() {
+        let now = Instant::now();
+        let mut segment = Segment::default();
+        let (own, other) = (NodeId([1; 32]), NodeId([3; 32]));
+        segment.add_member(own, None);
+        segment.add_member(other, Some(Slot(1)));
+        let from = |node| [&[0xff; 6][..], &mac_of(node), &[0x12, 0x34]].concat();
+        let spoofed = from(other);
+        let spoofed = Ethernet::parse(&spoofed).unwrap();
+        assert_eq!(segment.incoming(now, Slot(2), &spoofed), Err(DropReason::SourceNotAllowed));
+        assert_eq!(segment.incoming(now, Slot(1), &spoofed), Ok(()));
+        let ours = from(own);
+        assert_eq!(
+            segment.incoming(now, Slot(1), &Ethernet::parse(&ours).unwrap()),
+            Err(DropReason::SourceNotAllowed)
+        );
+        let to = [&mac_of(other)[..], &mac_of(own), &[0x12, 0x34]].concat();
+        assert_eq!(segment.outgoing(now, &Ethernet::parse(&to).unwrap()), Ok(Target::One(Slot(1))));
     }
 }

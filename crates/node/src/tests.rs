@@ -303,6 +303,84 @@ fn restarted_peer_is_noticed_when_it_comes_back() {
 }
 
 #[test]
+fn peer_that_restarts_soon_after_a_session_is_back_at_once() {
+    for smaller_began in [true, false] {
+        let mut world = World::new(2, Link::Ip);
+        world.ids.sort();
+        let [mut a, mut b] = [world.ids[0], world.ids[1]];
+        if !smaller_began {
+            (a, b) = (b, a);
+        }
+        world.send(a, b, 1);
+        world.pass(Duration::from_secs(5));
+        world.start(b, Arc::clone(&world.roster));
+        world.send(b, a, 2);
+        world.got(b);
+        world.send(a, b, 3);
+        assert_eq!(world.got(b).len(), 1, "begun by the smaller id: {smaller_began}");
+    }
+}
+
+#[test]
+fn doubted_session_does_not_outlive_its_successor() {
+    let mut world = World::new(2, Link::Ip);
+    world.ids.sort();
+    let [smaller, larger] = [world.ids[0], world.ids[1]];
+    world.send(smaller, larger, 1);
+    world.start(smaller, Arc::clone(&world.roster));
+    world.with(larger, |node, now, tx| node.handle_presence(now, smaller, true, tx));
+    world.pass(Duration::from_secs(2));
+    world.send(larger, smaller, 2);
+    assert_eq!(world.got(smaller).len(), 1);
+}
+
+#[test]
+fn late_goodbye_does_not_end_the_session_after_it() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    let mut goodbye = TxQueue::new();
+    world.nodes.get_mut(&b).unwrap().close(&mut goodbye);
+    world.start(b, Arc::clone(&world.roster));
+    world.send(b, a, 2);
+    world.carry(b, goodbye);
+    world.got(b);
+    world.send(a, b, 3);
+    assert_eq!(world.got(b).len(), 1);
+}
+
+#[test]
+fn flood_of_hellos_is_limited_and_an_honest_peer_gets_through() {
+    let mut world = World::new(3, Link::Ip);
+    let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
+    let mut hello = TxQueue::new();
+    let (now, packet) = (world.now(), world.packet(c, b, 1));
+    world.nodes.get_mut(&c).unwrap().handle_packet(now, &packet, &mut hello);
+    let hello = hello.pop().unwrap().payload;
+    let mut answers = TxQueue::new();
+    for _ in 0..500 {
+        world.nodes.get_mut(&b).unwrap().handle_datagram(now, c, &mut hello.clone(), &mut answers);
+    }
+    assert_eq!(std::iter::from_fn(|| answers.pop()).count(), 20);
+    assert_eq!(world.drops(b, DropReason::RateLimited), 480);
+    world.send(a, b, 1);
+    assert_eq!(world.got(b).len(), 1);
+}
+
+#[test]
+fn session_survives_a_lost_question() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    let before = world.session(a, b);
+    world.cut.insert(b);
+    world.with(a, |node, now, tx| node.handle_presence(now, b, true, tx));
+    world.cut.clear();
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.session(a, b), before);
+}
+
+#[test]
 fn session_survives_an_absence_from_the_relay() {
     let mut world = World::new(2, Link::Ip);
     let [a, b] = [world.ids[0], world.ids[1]];
@@ -460,6 +538,24 @@ fn ethernet_broadcast_reaches_all_and_answers_find_their_way() {
     world.with(b, |node, now, tx| node.handle_packet(now, &answer, tx));
     assert_eq!(world.got(a), [answer]);
     assert!(world.got(c).is_empty());
+}
+
+#[test]
+fn ethernet_member_cannot_take_over_anothers_traffic() {
+    let mut world = World::new(3, Link::Ethernet);
+    let [a, b, m] = [world.ids[0], world.ids[1], world.ids[2]];
+    let stolen = [&[0xff; 6][..], &mac_of(b), &[0x12, 0x34]].concat();
+    world.with(m, |node, now, tx| node.handle_packet(now, &stolen, tx));
+    assert_eq!(world.drops(a, DropReason::SourceNotAllowed), 1);
+    world.delivered.clear();
+
+    let packet = world.packet(a, b, 1);
+    for mac in [mac_of(b), mac_of(m)] {
+        let frame = [&mac[..], &mac_of(a), &[0x08, 0x00], &packet].concat();
+        world.with(a, |node, now, tx| node.handle_packet(now, &frame, tx));
+        assert_eq!(world.got(b), [frame]);
+    }
+    assert!(world.got(m).is_empty());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mesh_wire::control::Control;
 
 use crate::counters::DropReason;
-use crate::node::{Node, NodeEvent, Now, Slot};
+use crate::node::{Node, Now, Slot};
 use crate::peer::{IDLE, LINGER, QUEUE_AGE};
 use crate::tx::TxQueue;
 
@@ -13,8 +13,9 @@ use crate::tx::TxQueue;
 pub(crate) const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 /// Who sent data and heard nothing dials anew after this: the other side's keepalive would have come.
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(15);
-/// A peer that came back to the relay answers a ping within this, or its session is gone.
-pub(crate) const PROBE: Duration = Duration::from_millis(500);
+/// A peer that came back to the relay is pinged so often, with this between, before its session counts as gone.
+pub(crate) const PROBE: Duration = Duration::from_millis(300);
+const PROBES: u32 = 3;
 /// Timers are not finer than this.
 const GRAIN: Duration = Duration::from_millis(5);
 
@@ -55,13 +56,17 @@ impl Node {
             self.send_control(instant, slot, &Control::Keepalive, tx);
         }
         let peer = &mut self.peers[slot.0];
-        if peer.probe_until.is_some_and(|until| until <= instant) {
-            // It is at the relay and does not know the session: the session is of no use.
-            peer.probe_until = None;
-            self.lose(slot);
-            self.dial(now, slot, tx);
+        if let Some(probe) = peer.probe.take_if(|probe| probe.next <= instant) {
+            if probe.sent < PROBES {
+                self.probe(instant, slot, probe.sent, tx);
+            } else if peer.dial.is_none() {
+                // It is at the relay and does not know the session. Should it know it after all, nothing is lost.
+                peer.doubted = true;
+                self.dial(now, slot, tx);
+            }
         } else if is_due(peer.unanswered_since, DEAD_AFTER, instant) {
             peer.unanswered_since = None;
+            peer.doubted = true;
             if peer.dial.is_none() && peer.online != Some(false) {
                 self.dial(now, slot, tx);
             }
@@ -77,12 +82,6 @@ impl Node {
         } else if dial.retry_at <= now.instant {
             self.dial(now, slot, tx);
         }
-    }
-
-    fn lose(&mut self, slot: Slot) {
-        let peer = self.peers[slot.0].id;
-        self.forget_sessions(slot, None);
-        self.event(NodeEvent::Lost { peer });
     }
 
     /// Drops sessions that were replaced or carried nothing for long; their keys are wiped with them.
@@ -118,7 +117,7 @@ impl Node {
             peer.queue.oldest().map(|at| at + QUEUE_AGE),
             peer.silent_since.map(|at| at + KEEPALIVE_AFTER),
             peer.unanswered_since.map(|at| at + DEAD_AFTER),
-            peer.probe_until,
+            peer.probe.map(|probe| probe.next),
             peer.dial.as_ref().map(|dial| dial.retry_at.min(dial.give_up_at)),
             sessions.min(),
         ];

@@ -139,8 +139,8 @@ impl Network {
     }
 
     fn mac1(&self, body: &[u8], responder: NodeId) -> [u8; 16] {
-        let key = kdf::hmac_sha512_16(&self.psk[..], &[b"mesh/1 mac1", &responder.0]);
-        kdf::hmac_sha512_16(&key, &[body])
+        let key: Zeroizing<[u8; 64]> = kdf::extract(&self.psk[..], &[&responder.0]).expand("mesh/1 mac1");
+        kdf::hmac_sha512_16(&key[..], &[body])
     }
 }
 

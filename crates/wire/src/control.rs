@@ -21,6 +21,10 @@ pub enum Control<'a> {
     Pong(u64),
     /// Says that the sender forgets this session.
     Close,
+    /// A part of an offer of fresh keys; see [`RekeyOffer`].
+    RekeyOffer(RekeyPart<'a>),
+    /// A part of the answer to an offer of fresh keys; see [`RekeyAnswer`].
+    RekeyAnswer(RekeyPart<'a>),
     /// A joining node asks for membership; its keys are those of the handshake.
     EnrolRequest {
         /// The name it wants, which an invitation with a name overrides; behind a `~` it is a proposal that the
@@ -86,6 +90,123 @@ impl std::fmt::Debug for EnrolAnswer<'_> {
     }
 }
 
+/// Bytes of an encoded [`RekeyOffer`] and of an encoded [`RekeyAnswer`].
+pub const REKEY_LEN: usize = 4 + 32 + limits::KEM_PUBLIC;
+/// Bytes of one part: two of them fit where one would not fit the smallest MTU.
+pub const REKEY_PART: usize = REKEY_LEN / 2;
+
+/// Half of an offer or answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RekeyPart<'a> {
+    /// The leader's number for the coming keys; it ties the parts and the answer to the offer.
+    pub id: u32,
+    /// Which half.
+    pub half: Half,
+    /// [`REKEY_PART`] bytes.
+    pub bytes: &'a [u8; REKEY_PART],
+}
+
+/// Which half of a message in two parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Half {
+    /// The first half.
+    First,
+    /// The second half.
+    Second,
+}
+
+impl<'a> RekeyPart<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u32(self.id);
+        out.put_u8(match self.half {
+            Half::First => 0,
+            Half::Second => 1,
+        });
+        out.put(self.bytes);
+    }
+
+    fn read(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        let id = reader.u32()?;
+        let half = match reader.u8()? {
+            0 => Half::First,
+            1 => Half::Second,
+            _ => return Err(WireError::Invalid("half")),
+        };
+        let bytes = reader.bytes(REKEY_PART)?.try_into().map_err(|_| WireError::Truncated)?;
+        Ok(Self { id, half, bytes })
+    }
+}
+
+/// The leader's fresh keys: `index u32 | X25519 32 | ML-KEM-1024 encapsulation key 1568`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RekeyOffer {
+    /// The leader's number for the coming keys.
+    pub index: u32,
+    /// X25519 public key (RFC 7748).
+    pub x25519: [u8; 32],
+    /// ML-KEM-1024 encapsulation key (FIPS 203).
+    pub kem_public: Box<[u8; limits::KEM_PUBLIC]>,
+}
+
+/// The follower's answer: `index u32 | X25519 32 | ML-KEM-1024 ciphertext 1568`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RekeyAnswer {
+    /// The follower's number for the coming keys.
+    pub index: u32,
+    /// X25519 public key (RFC 7748).
+    pub x25519: [u8; 32],
+    /// ML-KEM-1024 ciphertext (FIPS 203).
+    pub ciphertext: Box<[u8; limits::KEM_CIPHERTEXT]>,
+}
+
+impl RekeyOffer {
+    /// Returns the layout.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode_rekey(self.index, &self.x25519, &self.kem_public[..])
+    }
+
+    /// Reads both halves put together.
+    ///
+    /// # Errors
+    /// [`WireError`] for any other length.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let offer =
+            Self { index: reader.u32()?, x25519: reader.array()?, kem_public: Box::new(reader.array()?) };
+        reader.finish()?;
+        Ok(offer)
+    }
+}
+
+impl RekeyAnswer {
+    /// Returns the layout.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode_rekey(self.index, &self.x25519, &self.ciphertext[..])
+    }
+
+    /// Reads both halves put together.
+    ///
+    /// # Errors
+    /// [`WireError`] for any other length.
+    pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
+        let mut reader = Reader::new(bytes);
+        let answer =
+            Self { index: reader.u32()?, x25519: reader.array()?, ciphertext: Box::new(reader.array()?) };
+        reader.finish()?;
+        Ok(answer)
+    }
+}
+
+fn encode_rekey(index: u32, x25519: &[u8; 32], kem: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(REKEY_LEN);
+    out.put_u32(index);
+    out.put(x25519);
+    out.put(kem);
+    out
+}
+
 /// Why a coordinator refuses to admit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Refusal {
@@ -142,6 +263,14 @@ impl<'a> Control<'a> {
                 out.put_u64(*id);
             }
             Self::Close => out.put_u8(0x03),
+            Self::RekeyOffer(part) => {
+                out.put_u8(0x08);
+                part.encode(&mut out);
+            }
+            Self::RekeyAnswer(part) => {
+                out.put_u8(0x09);
+                part.encode(&mut out);
+            }
             Self::EnrolRequest { name } => {
                 out.put_u8(0x10);
                 out.put_bytes8(name.as_bytes());
@@ -172,6 +301,8 @@ impl<'a> Control<'a> {
             0x01 => Self::Ping(reader.u64()?),
             0x02 => Self::Pong(reader.u64()?),
             0x03 => Self::Close,
+            0x08 => Self::RekeyOffer(RekeyPart::read(&mut reader)?),
+            0x09 => Self::RekeyAnswer(RekeyPart::read(&mut reader)?),
             0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME + 1, "name")? },
             0x11 => Self::EnrolPart {
                 total: reader.u32()?,
@@ -214,6 +345,31 @@ mod tests {
             assert_eq!(message.encode(), bytes);
             assert_eq!(Control::parse(bytes), Ok(message));
         }
+    }
+
+    #[test]
+    fn rekey_messages_are_read_back() {
+        const { assert!(REKEY_PART * 2 == REKEY_LEN) };
+        let offer = RekeyOffer { index: 7, x25519: [1; 32], kem_public: Box::new([2; limits::KEM_PUBLIC]) };
+        assert_eq!(offer.encode()[..6], [7, 0, 0, 0, 1, 1]);
+        assert_eq!(RekeyOffer::parse(&offer.encode()), Ok(offer));
+        let answer =
+            RekeyAnswer { index: 8, x25519: [1; 32], ciphertext: Box::new([2; limits::KEM_CIPHERTEXT]) };
+        let bytes = answer.encode();
+        assert_eq!(RekeyAnswer::parse(&bytes[1..]), Err(WireError::Truncated));
+        assert_eq!(RekeyAnswer::parse(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing));
+        assert_eq!(RekeyAnswer::parse(&bytes), Ok(answer));
+
+        let half = [9; REKEY_PART];
+        let part = RekeyPart { id: 3, half: Half::Second, bytes: &half };
+        let bytes = Control::RekeyOffer(part).encode();
+        assert_eq!(bytes[..7], [8, 3, 0, 0, 0, 1, 9]);
+        assert_eq!(Control::parse(&bytes), Ok(Control::RekeyOffer(part)));
+        let bytes = Control::RekeyAnswer(part).encode();
+        assert_eq!(Control::parse(&bytes), Ok(Control::RekeyAnswer(part)));
+        let mut wrong = bytes;
+        wrong[5] = 2;
+        assert_eq!(Control::parse(&wrong), Err(WireError::Invalid("half")));
     }
 
     #[test]

@@ -196,7 +196,7 @@ pub fn parse_box(kind: u8, message: &[u8]) -> Result<u32, WireError> {
 /// What a side says of its session, under its identity signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Params {
-    /// Abilities, one bit each; none is defined in version 1.
+    /// Statements, one bit each: [`HOLDS_SESSION`]; other bits are zero and not looked at.
     pub capabilities: u32,
     /// How many lanes this side receives on, 1 to 16.
     pub lanes: u8,
@@ -207,6 +207,10 @@ pub struct Params {
     /// SHA-256 of the SubjectPublicKeyInfo that this side's TLS will show inside the session; zero for none.
     pub tls_pin: [u8; 32],
 }
+
+/// Statement of an initiator in RESPONSE: it holds another session or handshake with the responder. Without it the coming
+/// session replaces every other one, because its initiator knows of none.
+pub const HOLDS_SESSION: u32 = 1;
 
 /// Bytes of encoded [`Params`].
 pub const PARAMS_LEN: usize = 47;

@@ -203,7 +203,7 @@ fn the_newest_connection_wins_and_peers_keep_their_handles() {
     assert!(old.closed());
     assert_ne!(route.outbox.epoch(), route.epoch);
     hub.leave(old.member);
-    a.expect(&[]);
+    a.expect(&[RelayMessage::PeerPresent(to_b.handle)]);
     let route = hub.route(a.member, to_b.handle).unwrap();
     assert!(Arc::ptr_eq(&route.outbox, &new.outbox));
     assert_eq!(new.bound().node, A);
