@@ -10,7 +10,7 @@ mod file;
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use mesh_session::ProviderKind;
 use mesh_wire::{NetId, Pin, RelayUrl};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use zeroize::Zeroizing;
 
 pub use self::file::{StateError, secret_text};
@@ -82,6 +83,7 @@ impl StateDir {
             }
             _ => {}
         }
+        check_access(dir)?;
         let path = dir.join("lock");
         let file = fs::OpenOptions::new()
             .create(true)
@@ -95,6 +97,7 @@ impl StateDir {
                 "another meshd uses the state directory {name}; stop it, or name another directory with --state-dir"
             );
         };
+        sweep(dir).with_context(|| format!("cannot clear the state directory {name} of unfinished files"))?;
         Ok(Self { dir: dir.to_owned(), provider, _lock: lock })
     }
 
@@ -119,7 +122,7 @@ impl StateDir {
     /// # Errors
     /// When the file exists or cannot be written.
     pub fn store_root(&self, root: &Identity) -> anyhow::Result<()> {
-        Ok(root.save_new(&self.dir.join("root.key"))?)
+        Ok(blocking(|| root.save_new(&self.path("root.key")))?)
     }
 
     /// Loads the membership; none for a node that is in no network.
@@ -127,7 +130,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError`] that names the damaged file; nothing is changed.
     pub fn membership(&self, now: u64) -> Result<Option<Membership>, StateError> {
-        let path = self.dir.join("network.state");
+        let path = self.path("network.state");
         let Some(stored) = file::read::<StoredMembership>(&path)? else { return Ok(None) };
         let roster = self.roster(stored.net, now)?;
         let (relay, _) = RelayUrl::parse_with_pin(&stored.relay)
@@ -157,7 +160,7 @@ impl StateDir {
             pin: membership.pin,
             up: membership.up,
         };
-        file::write(&self.dir.join("network.state"), &stored)
+        blocking(|| file::write(&self.path("network.state"), &stored))
     }
 
     /// Stores a newer roster.
@@ -165,7 +168,13 @@ impl StateDir {
     /// # Errors
     /// [`StateError`] when the disk does not take it; the older roster still stands.
     pub fn store_roster(&self, roster: &Roster) -> Result<(), StateError> {
-        file::write_bytes(&self.dir.join("roster.bin"), roster.encode())
+        blocking(|| file::write_bytes(&self.path("roster.bin"), roster.encode()))
+    }
+
+    /// Returns the path of a file in the directory.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
     }
 
     /// Loads a state file of another part of the daemon.
@@ -173,7 +182,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError`] that names the damaged file.
     pub fn read<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<Option<T>, StateError> {
-        file::read(&self.dir.join(name))
+        file::read(&self.path(name))
     }
 
     /// Stores a state file of another part of the daemon, durably.
@@ -181,25 +190,25 @@ impl StateDir {
     /// # Errors
     /// [`StateError`] when the disk does not take it; what stood there before still stands.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StateError> {
-        file::write(&self.dir.join(name), value)
+        blocking(|| file::write(&self.path(name), value))
     }
 
     fn roster(&self, net: NetId, now: u64) -> Result<Arc<Roster>, StateError> {
-        let path = self.dir.join("roster.bin");
+        let path = self.path("roster.bin");
         let bytes = file::read_bytes(&path)?
             .ok_or_else(|| StateError::Damaged { path: path.clone(), what: "it is missing".into() })?;
         let roster = Roster::verify(&bytes, net, UnixSeconds(now))
-            .map_err(|error| StateError::Damaged { path, what: error.to_string() })?;
+            .map_err(|error| StateError::of_roster(path, &error))?;
         Ok(Arc::new(roster))
     }
 
     fn keys(&self, name: &str, make: bool) -> anyhow::Result<Option<Identity>> {
-        let path = self.dir.join(name);
+        let path = self.path(name);
         if !path.exists() {
             if !make {
                 return Ok(None);
             }
-            if self.dir.join("network.state").exists() {
+            if self.path("network.state").exists() {
                 bail!(
                     "{} is missing although this node is in a network; restore it from a backup, or remove {} to start anew",
                     path.display(),
@@ -210,6 +219,48 @@ impl StateDir {
         }
         let identity = Identity::load(&path)?;
         Ok(Some(identity.with_signer(self.provider.provider().signer())))
+    }
+}
+
+/// Refuses a directory in which others could replace the files.
+fn check_access(dir: &Path) -> anyhow::Result<()> {
+    let name = dir.display();
+    let metadata = fs::metadata(dir).with_context(|| format!("cannot look at the state directory {name}"))?;
+    let (owner, user) = (metadata.uid(), nix::unistd::geteuid().as_raw());
+    if !metadata.is_dir() {
+        bail!("{name} is no directory; name another state directory with --state-dir");
+    }
+    if owner != user {
+        bail!(
+            "the state directory {name} belongs to user id {owner}, this program runs as {user}; run: chown -R {user} {name}"
+        );
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        bail!("others may write in the state directory {name} (mode {mode:03o}); run: chmod 700 {name}");
+    }
+    Ok(())
+}
+
+/// Removes what a crash left half written; it holds secrets and was never in force. Only for the holder of the lock.
+fn sweep(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let unfinished =
+            name.to_str().is_some_and(|name| name.starts_with(".key-") || name.ends_with(".new"));
+        if unfinished && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the disk without holding up the other tasks of the thread, where the runtime has other threads.
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -227,3 +278,6 @@ impl std::fmt::Debug for StoredMembership {
         f.debug_struct("StoredMembership").field("net", &self.net).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
+use mesh_identity::RosterError;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -28,6 +29,15 @@ pub enum StateError {
         path: PathBuf,
         /// What is wrong with it.
         what: String,
+    },
+    /// The file is whole, and younger than this machine's clock says that it can be.
+    #[error(
+        "state file {} is dated more than a day after this machine's clock; set the clock, then start again",
+        path.display()
+    )]
+    Clock {
+        /// Which file.
+        path: PathBuf,
     },
     /// Others may read the file.
     #[error("state file {} is open to others (mode {mode:o}); run: chmod 600 {}", path.display(), path.display())]
@@ -55,6 +65,16 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+}
+
+impl StateError {
+    /// Says what is wrong with a stored roster.
+    pub(crate) fn of_roster(path: PathBuf, error: &RosterError) -> Self {
+        if *error == RosterError::FromTheFuture {
+            return Self::Clock { path };
+        }
+        Self::Damaged { path, what: error.to_string() }
+    }
 }
 
 /// Loads a file that [`write`] made; none when there is none.
