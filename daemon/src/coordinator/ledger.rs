@@ -113,16 +113,27 @@ impl Ledger {
     /// [`StateError`] that names the damaged file.
     pub fn load(state: &StateDir, net: NetId, now: u64) -> Result<Option<Self>, StateError> {
         let Some(stored) = state.read::<Stored>(LEDGER)? else { return Ok(None) };
-        let damaged = |what: String| StateError::Damaged { path: LEDGER.into(), what };
+        let damaged = |what: String| StateError::Damaged { path: state.path(LEDGER), what };
         let bytes = BASE64.decode(stored.roster.as_bytes()).map_err(|error| damaged(error.to_string()))?;
-        let roster =
-            Roster::verify(&bytes, net, UnixSeconds(now)).map_err(|error| damaged(error.to_string()))?;
+        let roster = Roster::verify(&bytes, net, UnixSeconds(now))
+            .map_err(|error| StateError::of_roster(state.path(LEDGER), &error))?;
         let mut invites = BTreeMap::new();
         for (id, invite) in stored.invites {
             let id = HEXLOWER.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
             invites.insert(id.ok_or_else(|| damaged("an invitation's id is wrong".into()))?, invite);
         }
         Ok(Some(Self { roster: Arc::new(roster), invites }))
+    }
+
+    /// Takes a newer roster than its own and tells whether it was one. It stands beside a ledger that was restored from
+    /// an older backup: which invitations were used since then is unknown, so none stays open.
+    pub fn catch_up(&mut self, roster: &Arc<Roster>) -> bool {
+        if roster.version() <= self.roster.version() {
+            return false;
+        }
+        self.roster = Arc::clone(roster);
+        self.invites.clear();
+        true
     }
 
     /// Stores the ledger durably.
@@ -147,6 +158,12 @@ impl Ledger {
     #[must_use]
     pub fn psk(&self, invite: &[u8; INVITE_ID]) -> Option<Zeroizing<[u8; 32]>> {
         self.invites.get(invite).map(|invite| invite.psk.clone())
+    }
+
+    /// Returns how many nodes an invitation may still admit.
+    #[must_use]
+    pub fn places(&self, invite: &[u8; INVITE_ID]) -> usize {
+        self.invites.get(invite).map_or(0, Invite::places)
     }
 
     /// Notes an invitation.
@@ -190,8 +207,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Admits a node with an invitation and tells whether anything changed: a node that comes again, because it never
-    /// got its answer, is answered again and uses nothing.
+    /// Admits a node with an invitation and tells whether anything changed: a member that comes again, because it never
+    /// got its answer or missed the rosters since, is answered again and uses nothing. One whose membership has ended
+    /// needs a place as a new node does, and keeps its name and addresses.
     ///
     /// # Errors
     /// [`LedgerError`]; the ledger is unchanged.
@@ -205,25 +223,26 @@ impl Ledger {
     ) -> Result<bool, LedgerError> {
         let node_id = node.node_id();
         let invite = self.invites.get_mut(id).ok_or(LedgerError::Unknown)?;
-        if self.roster.leaf(&node_id).is_some() {
+        let member = self.roster.leaf(&node_id);
+        if member.is_some_and(|leaf| leaf.not_after.0 > now) {
             return Ok(false);
         }
-        if u32::try_from(invite.used_by.len()).unwrap_or(u32::MAX) >= invite.uses {
-            return Err(LedgerError::Used);
-        }
-        if invite.expires <= now {
-            return Err(LedgerError::Expired);
-        }
-        let name = invite.name.clone().unwrap_or_else(|| free_name(&self.roster, wanted, node_id));
-        let member = NewMember {
-            name: parse_name(&name)?,
-            groups: parse_groups(&invite.groups)?,
-            prefixes: BTreeSet::new(),
-            not_before: UnixSeconds(now),
-            not_after: UnixSeconds(now + MEMBERSHIP),
-        };
+        invite.check(node_id, now)?;
         let mut draft = RosterDraft::from_roster(&self.roster);
-        draft.admit(node_id, member)?;
+        let not_after = UnixSeconds(now + MEMBERSHIP);
+        if let Some(leaf) = member {
+            draft.set_dates(&node_id, leaf.not_before, not_after)?;
+        } else {
+            let name = invite.name.clone().unwrap_or_else(|| free_name(&self.roster, wanted, node_id));
+            let member = NewMember {
+                name: parse_name(&name)?,
+                groups: parse_groups(&invite.groups)?,
+                prefixes: BTreeSet::new(),
+                not_before: UnixSeconds(now),
+                not_after,
+            };
+            draft.admit(node_id, member)?;
+        }
         let roster = sign(&draft, root, now)?;
         invite.used_by.insert(node_id.to_string());
         self.roster = Arc::new(roster);
@@ -244,6 +263,23 @@ impl Ledger {
         }
         self.roster = Arc::new(sign(&draft, root, now)?);
         Ok(true)
+    }
+}
+
+impl Invite {
+    fn places(&self) -> usize {
+        usize::try_from(self.uses).unwrap_or(usize::MAX).saturating_sub(self.used_by.len())
+    }
+
+    /// Tells whether it may admit a node: there is room, it has not ended, and the node did not use it before.
+    fn check(&self, node: NodeId, now: u64) -> Result<(), LedgerError> {
+        if self.places() == 0 || self.used_by.contains(&node.to_string()) {
+            return Err(LedgerError::Used);
+        }
+        if self.expires <= now {
+            return Err(LedgerError::Expired);
+        }
+        Ok(())
     }
 }
 
@@ -285,3 +321,6 @@ impl std::fmt::Debug for Invite {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
