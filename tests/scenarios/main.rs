@@ -1,3 +1,4 @@
 //! Tests across the crates.
 
+#[cfg(test)]
 mod layering;

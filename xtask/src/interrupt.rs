@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Result;
-use nix::sys::signal::{SigSet, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{arena, say};
 
@@ -16,25 +16,37 @@ static ARENAS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Starts to wait for the signals that end the program.
+///
+/// Blocking them and waiting in a thread would not do: the programs that are started inherit what is blocked.
 pub(crate) fn watch() -> Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.thread_block()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (mut interrupts, mut terminations) = {
+        let _guard = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
     thread::spawn(move || {
-        let Ok(signal) = signals.wait() else { return };
-        ENDING.store(true, Ordering::SeqCst);
-        let arenas = ARENAS.lock().map(|arenas| arenas.clone()).unwrap_or_default();
-        if !arenas.is_empty() {
-            say::problem(&format!("{signal}: cleaning up"));
-        }
-        for name in arenas {
-            arena::remove(&name);
-        }
-        // What a shell expects of a program that a signal ended.
-        std::process::exit(128 + signal as i32);
+        let number = runtime.block_on(async {
+            tokio::select! {
+                _ = interrupts.recv() => SignalKind::interrupt().as_raw_value(),
+                _ = terminations.recv() => SignalKind::terminate().as_raw_value(),
+            }
+        });
+        end(number);
     });
     Ok(())
+}
+
+/// Removes the arenas and ends with what a shell expects of a program that a signal ended.
+fn end(signal: i32) -> ! {
+    ENDING.store(true, Ordering::SeqCst);
+    let arenas = ARENAS.lock().map(|arenas| arenas.clone()).unwrap_or_default();
+    if !arenas.is_empty() {
+        say::problem("interrupted: cleaning up");
+    }
+    for name in arenas {
+        arena::remove(&name);
+    }
+    std::process::exit(128 + signal);
 }
 
 /// Does not return when a signal is ending the program: what failed because of it is no news.

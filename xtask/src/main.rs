@@ -70,7 +70,6 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode> {
-    // Before any thread starts, so that only the thread that waits for them gets the signals.
     interrupt::watch()?;
     match command {
         Command::Demo(arguments) => demo::run(&arguments),
