@@ -263,6 +263,8 @@ impl Node {
             self.send_control(last, slot, &Control::Close, tx);
         }
         self.stop_dial(slot);
+        self.stop_lead(slot);
+        self.peers[slot.0].follow = None;
         for live in std::mem::take(&mut self.peers[slot.0].sessions) {
             self.indices.release(live.session.local_index());
         }
@@ -315,15 +317,21 @@ impl Node {
         let live = Live {
             session,
             initiator,
+            handshake: now.instant,
             established: now.instant,
             last_used: now.instant,
             confirmed: false,
             crossed,
         };
+        self.push_session(now, slot, live);
+        self.peers[slot.0].online = Some(true);
+    }
+
+    /// Adds a session beside those that stand.
+    pub(crate) fn push_session(&mut self, now: Now, slot: Slot, live: Live) {
         if let Some(evicted) = self.peers[slot.0].add_session(live) {
             self.indices.release(evicted);
         }
-        self.peers[slot.0].online = Some(true);
         self.arm(slot, now.instant + crate::peer::LINGER);
     }
 

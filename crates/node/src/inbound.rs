@@ -187,14 +187,10 @@ impl Node {
                     self.event(NodeEvent::Lost { peer });
                 }
             }
+            Ok(Control::RekeyOffer(part)) => self.handle_offer(now, slot, index, part, tx),
+            Ok(Control::RekeyAnswer(part)) => self.handle_answer(now, slot, index, part, tx),
             Ok(Control::Keepalive) => {}
-            Ok(
-                Control::RekeyOffer(_)
-                | Control::RekeyAnswer(_)
-                | Control::EnrolRequest { .. }
-                | Control::EnrolPart { .. }
-                | Control::EnrolRefused { .. },
-            )
+            Ok(Control::EnrolRequest { .. } | Control::EnrolPart { .. } | Control::EnrolRefused { .. })
             | Err(_) => {
                 self.counters.count(DropReason::Malformed);
             }

@@ -5,7 +5,7 @@
 //! a [`TxQueue`], payloads for the device, [`NodeEvent`]s and the next deadline.
 //!
 //! Map: `outbound.rs` and `inbound.rs` are a packet's two ways, one step a call; `peer.rs` keeps one peer's sessions,
-//! handshake and queue; `dial.rs` starts, answers and repeats handshakes; `timers.rs` is what happens when nothing
+//! handshake and queue; `dial.rs` starts, answers and repeats handshakes; `rekey.rs` replaces keys in use; `timers.rs` is what happens when nothing
 //! does; `routes.rs` tells whom an address belongs to; `segment.rs` is the Ethernet switch of TAP mode.
 //!
 //! Invariants: no clock, socket or randomness inside; every table and queue is bounded; whatever is dropped has a
@@ -19,6 +19,7 @@ mod index;
 mod node;
 mod outbound;
 mod peer;
+mod rekey;
 mod routes;
 mod segment;
 mod snapshot;
@@ -27,6 +28,7 @@ mod tx;
 
 pub use counters::{Counters, DropReason};
 pub use node::{Link, Node, NodeConfig, NodeEvent, Now, Random};
+pub use rekey::Timings;
 pub use routes::Routes;
 pub use segment::mac_of;
 pub use snapshot::{PeerPhase, PeerSnapshot, SessionSnapshot, Snapshot};

@@ -16,6 +16,7 @@ use crate::counters::Counters;
 use crate::dial::HalfOpen;
 use crate::index::{IndexTable, Owner};
 use crate::peer::Peer;
+use crate::rekey::Timings;
 use crate::routes::Routes;
 use crate::segment::Segment;
 use crate::tx::TxQueue;
@@ -109,6 +110,7 @@ pub struct Node {
     pub(crate) all_hellos: Bucket,
     pub(crate) all_responses: Bucket,
     pub(crate) deadlines: BTreeSet<(Instant, Slot)>,
+    pub(crate) timings: Timings,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<NodeEvent>,
     pub(crate) random: Random,
@@ -138,6 +140,7 @@ impl Node {
             all_hellos: Bucket::default(),
             all_responses: Bucket::default(),
             deadlines: BTreeSet::new(),
+            timings: Timings::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
             random,

@@ -16,8 +16,6 @@ use crate::tx::TxQueue;
 const PAD: usize = 16;
 /// The lane of a single worker over the relay.
 const LANE: u16 = 0;
-/// After this age a session is replaced by a new handshake, if there is traffic.
-pub(crate) const REFRESH: std::time::Duration = std::time::Duration::from_secs(3600);
 
 impl Node {
     /// Sends a packet from the device. Poll for transmits, events and the timeout afterwards.
@@ -73,14 +71,10 @@ impl Node {
         peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
         let arm = peer.unanswered_since.is_none();
         peer.unanswered_since.get_or_insert(now.instant);
-        let stale =
-            peer.dial.is_none() && now.instant.duration_since(peer.sessions[at].established) > REFRESH;
         if arm {
             self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
         }
-        if stale {
-            self.dial(now, slot, tx);
-        }
+        self.renew_keys(now, slot, at, tx);
     }
 
     /// Seals a control message for a peer; false when there is no session.

@@ -7,6 +7,8 @@ use mesh_session::Session;
 use mesh_session::handshake::{AwaitChallenge, AwaitEstablished, HandshakeError};
 use mesh_wire::NodeId;
 
+use crate::rekey::{Follow, Lead};
+
 /// Packets that wait for a session, at most.
 const QUEUE_PACKETS: usize = 256;
 /// Bytes that wait for a session, at most.
@@ -21,8 +23,6 @@ const SIMULTANEOUS: Duration = Duration::from_secs(10);
 const SESSIONS: usize = 3;
 /// A session that is not the one in use stays receivable this long.
 pub(crate) const LINGER: Duration = Duration::from_secs(15);
-/// A session's keys are wiped when it carried nothing for this long.
-pub(crate) const IDLE: Duration = Duration::from_secs(540);
 
 /// A peer of this node.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Peer {
     pub(crate) online: Option<bool>,
     pub(crate) sessions: Vec<Live>,
     pub(crate) dial: Option<Dial>,
+    pub(crate) lead: Option<Lead>,
+    pub(crate) follow: Option<Follow>,
     pub(crate) queue: Queue,
     /// The deadline this peer stands under in the node's table.
     pub(crate) armed: Option<Instant>,
@@ -76,6 +78,8 @@ pub(crate) struct Live {
     pub(crate) session: Session,
     /// Who sent the HELLO.
     pub(crate) initiator: NodeId,
+    /// When the handshake ended that its keys descend from.
+    pub(crate) handshake: Instant,
     pub(crate) established: Instant,
     pub(crate) last_used: Instant,
     /// A frame of the peer arrived under it, or the peer's ESTABLISHED was verified.
@@ -120,6 +124,8 @@ impl Peer {
             online: None,
             sessions: Vec::new(),
             dial: None,
+            lead: None,
+            follow: None,
             queue: Queue::default(),
             armed: None,
             unanswered_since: None,
@@ -177,7 +183,9 @@ impl Peer {
     /// Returns the numbers of all sessions and of the handshake under way.
     pub(crate) fn indices(&self) -> Vec<u32> {
         let sessions = self.sessions.iter().map(|live| live.session.local_index());
-        sessions.chain(self.dial.as_ref().map(|dial| dial.index)).collect()
+        let dial = self.dial.as_ref().map(|dial| dial.index);
+        let lead = self.lead.as_ref().map(Lead::index);
+        sessions.chain(dial).chain(lead).collect()
     }
 
     fn better(&self, at: usize, than: usize) -> bool {

@@ -51,6 +51,8 @@ pub struct SessionSnapshot {
     pub id: [u8; 16],
     /// How long ago the handshake ended.
     pub age: Duration,
+    /// How old the keys in use are.
+    pub key_age: Duration,
 }
 
 /// What a node does about a peer.
@@ -87,8 +89,11 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
             (None, Some(_)) => PeerPhase::Handshaking,
             (None, None) => PeerPhase::Idle,
         },
-        session: session
-            .map(|live| SessionSnapshot { id: live.session.id(), age: now.duration_since(live.established) }),
+        session: session.map(|live| SessionSnapshot {
+            id: live.session.id(),
+            age: now.duration_since(live.handshake),
+            key_age: now.duration_since(live.established),
+        }),
         rtt: peer.rtt,
         since_received: peer.last_received.map(|at| now.duration_since(at)),
         rx: (peer.traffic.rx_packets, peer.traffic.rx_bytes),

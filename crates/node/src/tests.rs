@@ -321,6 +321,92 @@ fn peer_that_restarts_soon_after_a_session_is_back_at_once() {
     }
 }
 
+/// Sends a packet each way every 100 ms and returns how many did not arrive, and over how many keys the rest went.
+fn stream(world: &mut World, [a, b]: [NodeId; 2], seconds: u32) -> (usize, usize) {
+    let mut keys = BTreeSet::new();
+    let mut lost = 0;
+    for _ in 0..seconds * 10 {
+        world.send(a, b, 1);
+        world.send(b, a, 2);
+        lost += 2 - (world.got(b).len() + world.got(a).len()).min(2);
+        keys.insert(world.session(a, b));
+        world.pass(Duration::from_millis(100));
+    }
+    (lost, keys.len())
+}
+
+#[test]
+fn keys_are_replaced_under_traffic_without_a_loss() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 0);
+    world.got(b);
+    let (lost, keys) = stream(&mut world, [a, b], 1000);
+    assert_eq!((lost, keys), (0, 9));
+    let snapshot = world.nodes[&a].snapshot(world.now);
+    let session = snapshot.peers[0].session.unwrap();
+    assert!(session.age >= Duration::from_secs(1000) && session.key_age <= Duration::from_secs(121));
+}
+
+#[test]
+fn one_way_traffic_is_rekeyed_by_whoever_sends() {
+    for sender_began in [true, false] {
+        let mut world = World::new(2, Link::Ip);
+        let [a, b] = [world.ids[0], world.ids[1]];
+        let (sender, receiver) = if sender_began { (a, b) } else { (b, a) };
+        world.send(a, b, 0);
+        world.got(b);
+        let before = world.session(a, b);
+        for _ in 0..1500 {
+            world.send(sender, receiver, 1);
+            assert_eq!(world.got(receiver).len(), 1);
+            world.pass(Duration::from_millis(100));
+        }
+        assert_ne!(world.session(a, b), before);
+        assert_eq!(world.session(a, b), world.session(b, a));
+    }
+}
+
+#[test]
+fn hourly_handshake_replaces_the_chain_without_a_loss() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let short = Timings {
+        rekey: Duration::from_secs(12),
+        reject: Duration::from_secs(40),
+        handshake: Duration::from_secs(60),
+    };
+    for id in [a, b] {
+        let node = world.nodes.remove(&id).unwrap().with_timings(short);
+        world.nodes.insert(id, node);
+    }
+    world.send(a, b, 0);
+    world.got(b);
+    let (lost, keys) = stream(&mut world, [a, b], 300);
+    assert_eq!(lost, 0);
+    assert!(keys > 20, "{keys} keys");
+    let age = world.nodes[&a].snapshot(world.now).peers[0].session.unwrap().age;
+    assert!(age <= Duration::from_secs(61), "{age:?}");
+}
+
+#[test]
+fn old_keys_are_rejected_where_no_rekey_gets_through() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 0);
+    world.cut.insert(b);
+    for _ in 0..200 {
+        world.send(a, b, 1);
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!((world.session(a, b), world.session(b, a)), (None, None));
+    world.cut.clear();
+    world.pass(Duration::from_secs(20));
+    world.got(b);
+    world.send(a, b, 2);
+    assert_eq!(world.got(b).len(), 1);
+}
+
 #[test]
 fn doubted_session_does_not_outlive_its_successor() {
     let mut world = World::new(2, Link::Ip);

@@ -6,7 +6,7 @@ use mesh_wire::control::Control;
 
 use crate::counters::DropReason;
 use crate::node::{Node, Now, Slot};
-use crate::peer::{IDLE, LINGER, QUEUE_AGE};
+use crate::peer::{LINGER, QUEUE_AGE};
 use crate::tx::TxQueue;
 
 /// Who heard data and had nothing to send says so after this (WireGuard's KEEPALIVE_TIMEOUT).
@@ -71,6 +71,7 @@ impl Node {
                 self.dial(now, slot, tx);
             }
         }
+        self.retry_rekey(now, slot, tx);
         self.retry_dial(now, slot, tx);
         self.rearm(instant, slot);
     }
@@ -84,8 +85,9 @@ impl Node {
         }
     }
 
-    /// Drops sessions that were replaced or carried nothing for long; their keys are wiped with them.
+    /// Drops sessions that were replaced, and those with keys too old; the keys are wiped with them.
     fn expire_sessions(&mut self, now: Instant, slot: Slot) {
+        let reject = self.timings.reject;
         let peer = &mut self.peers[slot.0];
         let current = peer.current();
         let newest = peer.sessions.iter().map(|live| live.established).max();
@@ -95,7 +97,7 @@ impl Node {
             let replaced = Some(at) != current
                 && newest.is_some_and(|newest| now.duration_since(newest.max(live.last_used)) >= LINGER);
             at += 1;
-            let keep = !replaced && now.duration_since(live.last_used) < IDLE;
+            let keep = !replaced && now.duration_since(live.established) < reject;
             if !keep {
                 released.push(live.session.local_index());
             }
@@ -109,9 +111,12 @@ impl Node {
     fn rearm(&mut self, now: Instant, slot: Slot) {
         let peer = &self.peers[slot.0];
         let (current, newest) = (peer.current(), peer.sessions.iter().map(|live| live.established).max());
-        let sessions = peer.sessions.iter().enumerate().map(|(at, live)| match newest {
-            Some(newest) if Some(at) != current => newest.max(live.last_used) + LINGER,
-            _ => live.last_used + IDLE,
+        let sessions = peer.sessions.iter().enumerate().map(|(at, live)| {
+            let rejected = live.established + self.timings.reject;
+            match newest {
+                Some(newest) if Some(at) != current => rejected.min(newest.max(live.last_used) + LINGER),
+                _ => rejected,
+            }
         });
         let next = [
             peer.queue.oldest().map(|at| at + QUEUE_AGE),
@@ -119,6 +124,7 @@ impl Node {
             peer.unanswered_since.map(|at| at + DEAD_AFTER),
             peer.probe.map(|probe| probe.next),
             peer.dial.as_ref().map(|dial| dial.retry_at.min(dial.give_up_at)),
+            peer.lead.as_ref().map(|lead| lead.retry_at),
             sessions.min(),
         ];
         if let Some(at) = next.into_iter().flatten().min() {

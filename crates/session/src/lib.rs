@@ -15,11 +15,13 @@ pub mod dh;
 pub mod handshake;
 pub mod kdf;
 pub mod pq;
+mod rekey;
 mod replay;
 mod session;
 
 pub use aead::{Aead, AeadKind};
 pub use dh::{DhError, EphemeralSecret, ZeroSharedSecret};
 pub use pq::{KemSecret, PqError, PqProvider, ProviderKind, SharedSecret};
+pub use rekey::{Rekey, RekeyError};
 pub use replay::ReplayWindow;
 pub use session::{OpenError, Opened, SealError, Session};

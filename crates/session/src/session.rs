@@ -7,6 +7,7 @@ use mesh_wire::frame::{FrameHeader, HEADER, OVERHEAD, PAYLOAD_OFFSET, PayloadKin
 use zeroize::Zeroizing;
 
 use crate::aead::{Aead, AeadKind};
+use crate::kdf::Prk;
 use crate::replay::ReplayWindow;
 
 /// Frames that one key may seal over all its lanes.
@@ -14,18 +15,45 @@ const MAX_FRAMES: u64 = 1 << 60;
 /// Failed opens after which a key is given up: the integrity limit of ChaCha20-Poly1305 (RFC 9001 section 6.6).
 const MAX_FORGERIES: u64 = 1 << 36;
 
-/// The keys of a finished handshake, seen from one side.
+/// The keys of a finished handshake or rekey, seen from one side.
 pub(crate) struct SessionKeys {
     pub(crate) id: [u8; 16],
     pub(crate) send: Zeroizing<[u8; 32]>,
     pub(crate) receive: Zeroizing<[u8; 32]>,
+    pub(crate) chain: ChainKey,
+}
+
+/// What the keys after the next rekey hang on; it is used once.
+pub(crate) type ChainKey = Box<Zeroizing<[u8; 64]>>;
+
+/// A side of a session: who sent the HELLO, and who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Initiator,
+    Responder,
+}
+
+impl SessionKeys {
+    /// Derives the keys that `role` uses from the head of the chain.
+    pub(crate) fn derive(head: &Prk, role: Role) -> Self {
+        let (forward, backward) = (head.expand("k_ir"), head.expand("k_ri"));
+        let (send, receive) = match role {
+            Role::Initiator => (forward, backward),
+            Role::Responder => (backward, forward),
+        };
+        Self { id: *head.expand("session_id"), send, receive, chain: Box::new(head.expand("ck")) }
+    }
 }
 
 /// An established session.
 pub struct Session {
     id: [u8; 16],
-    local: u32,
-    remote: u32,
+    pub(crate) role: Role,
+    pub(crate) aead: AeadKind,
+    pub(crate) local: Side,
+    pub(crate) remote: Side,
+    /// None once a rekey has used it.
+    pub(crate) chain: Option<ChainKey>,
     sealer: Box<dyn Aead>,
     opener: Box<dyn Aead>,
     counters: Vec<u64>,
@@ -78,11 +106,14 @@ pub enum OpenError {
 }
 
 impl Session {
-    pub(crate) fn new(keys: &SessionKeys, aead: AeadKind, local: Side, remote: Side) -> Self {
+    pub(crate) fn new(keys: SessionKeys, role: Role, aead: AeadKind, local: Side, remote: Side) -> Self {
         Self {
             id: keys.id,
-            local: local.index,
-            remote: remote.index,
+            role,
+            aead,
+            local,
+            remote,
+            chain: Some(keys.chain),
             sealer: aead.key(&keys.send),
             opener: aead.key(&keys.receive),
             counters: vec![0; usize::from(remote.lanes)],
@@ -101,7 +132,7 @@ impl Session {
     /// Returns this side's number for the session: what frames to us carry.
     #[must_use]
     pub const fn local_index(&self) -> u32 {
-        self.local
+        self.local.index
     }
 
     /// Returns how many bytes a frame with a payload of `payload` bytes has.
@@ -125,7 +156,7 @@ impl Session {
         if self.sealed >= MAX_FRAMES {
             return Err(SealError::Exhausted);
         }
-        let header = FrameHeader { lane, receiver: self.remote, counter: *counter };
+        let header = FrameHeader { lane, receiver: self.remote.index, counter: *counter };
         *counter += 1;
         self.sealed += 1;
 
@@ -143,7 +174,7 @@ impl Session {
     /// [`OpenError`]; the session goes on. The content of `frame` is then undefined.
     pub fn open<'a>(&mut self, frame: &'a mut [u8]) -> Result<Opened<'a>, OpenError> {
         let header = FrameHeader::parse(frame).map_err(OpenError::Malformed)?;
-        if header.receiver != self.local {
+        if header.receiver != self.local.index {
             return Err(OpenError::Index);
         }
         if self.forgeries >= MAX_FORGERIES {
@@ -168,8 +199,8 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
-            .field("local", &self.local)
-            .field("remote", &self.remote)
+            .field("local", &self.local.index)
+            .field("remote", &self.remote.index)
             .field("keys", &"[redacted]")
             .finish_non_exhaustive()
     }

@@ -1,5 +1,7 @@
 //! Control messages inside sealed frames.
 
+use zeroize::Zeroizing;
+
 use crate::codec::{Put, Reader, WireError};
 use crate::limits;
 
@@ -13,7 +15,8 @@ pub const REFUSAL_TEXT: usize = 200;
 /// A message between the two ends of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Control<'a> {
-    /// Says that the sender is alive, in answer to data that needed no answer.
+    /// Says that the sender is alive, in answer to data that needed no answer; in an enrolment, that it has the last
+    /// [`Control::EnrolPart`].
     Keepalive,
     /// Asks for a [`Control::Pong`] with the same id.
     Ping(u64),
@@ -55,7 +58,7 @@ pub struct EnrolAnswer<'a> {
     /// The number of the network secret; it grows when the secret is replaced.
     pub secret_epoch: u32,
     /// The secret that all members share.
-    pub network_secret: [u8; 32],
+    pub network_secret: Zeroizing<[u8; 32]>,
     /// The signed roster in which the node stands.
     pub roster: &'a [u8],
 }
@@ -63,10 +66,10 @@ pub struct EnrolAnswer<'a> {
 impl<'a> EnrolAnswer<'a> {
     /// Returns the answer's bytes.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(36 + self.roster.len());
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(36 + self.roster.len()));
         out.put_u32(self.secret_epoch);
-        out.put(&self.network_secret);
+        out.put(&self.network_secret[..]);
         out.put(self.roster);
         out
     }
@@ -80,7 +83,8 @@ impl<'a> EnrolAnswer<'a> {
             return Err(WireError::TooLong("enrolment answer"));
         }
         let mut reader = Reader::new(bytes);
-        Ok(Self { secret_epoch: reader.u32()?, network_secret: reader.array()?, roster: reader.rest() })
+        let (secret_epoch, network_secret) = (reader.u32()?, Zeroizing::new(reader.array()?));
+        Ok(Self { secret_epoch, network_secret, roster: reader.rest() })
     }
 }
 
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn answer_is_read_back() {
-        let answer = EnrolAnswer { secret_epoch: 3, network_secret: [7; 32], roster: b"roster" };
+        let answer = EnrolAnswer { secret_epoch: 3, network_secret: Zeroizing::new([7; 32]), roster: b"roster" };
         let bytes = answer.encode();
         assert_eq!(bytes[..5], [3, 0, 0, 0, 7]);
         assert_eq!(EnrolAnswer::parse(&bytes), Ok(answer));

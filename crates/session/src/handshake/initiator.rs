@@ -7,12 +7,12 @@ use mesh_wire::handshake::{
 };
 use mesh_wire::{NodeId, limits};
 
-use super::schedule::{HandshakeKeys, Role, Transcript, open_claims, seal_claims};
+use super::schedule::{HandshakeKeys, Transcript, open_claims, seal_claims};
 use super::{Established, HandshakeError, Local, LocalClaims, Network};
 use crate::dh::EphemeralSecret;
 use crate::kdf;
 use crate::pq::KemSecret;
-use crate::session::{Session, Side};
+use crate::session::{Role, Session, Side};
 
 /// HELLO is sent; CHALLENGE is awaited.
 pub struct AwaitChallenge {
@@ -125,7 +125,7 @@ impl AwaitEstablished {
         let keys = self.keys.session(self.th3.sealed(message), Role::Initiator);
         let own = Side { index: self.index, lanes: self.lanes };
         let remote = Side { index: self.remote, lanes: peer.params.lanes };
-        Ok(Established { session: Session::new(&keys, local.aead, own, remote), peer })
+        Ok(Established { session: Session::new(keys, Role::Initiator, local.aead, own, remote), peer })
     }
 }
 

@@ -5,10 +5,10 @@ use std::fmt;
 use mesh_wire::NodeId;
 use mesh_wire::handshake::{Challenge, ESTABLISHED, Hello, RESPONSE, SUITE, box_header, parse_box};
 
-use super::schedule::{HandshakeKeys, Role, Transcript, open_claims, seal_claims};
+use super::schedule::{HandshakeKeys, Transcript, open_claims, seal_claims};
 use super::{HandshakeError, Local, LocalClaims, Network, Peer};
 use crate::dh::EphemeralSecret;
-use crate::session::{Session, Side};
+use crate::session::{Role, Session, Side};
 
 /// CHALLENGE is sent; RESPONSE is awaited. Holds derived keys only.
 pub struct AwaitResponse {
@@ -113,7 +113,7 @@ impl Initiator {
         let keys = self.keys.session(self.th3.sealed(&message), Role::Responder);
         let own = Side { index: self.index, lanes: claims.params.lanes };
         let remote = Side { index: self.remote, lanes: self.peer.params.lanes };
-        Ok((self.peer, Session::new(&keys, local.aead, own, remote), message))
+        Ok((self.peer, Session::new(keys, Role::Responder, local.aead, own, remote), message))
     }
 }
 

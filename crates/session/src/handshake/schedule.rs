@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{HandshakeError, Local, LocalClaims, Network, Peer, Purpose};
 use crate::aead::AeadKind;
 use crate::kdf;
-use crate::session::SessionKeys;
+use crate::session::{Role, SessionKeys};
 
 const PROTOCOL: &[u8] = b"mesh/1 SIGMA-R X25519+ML-KEM-1024 ML-DSA-87+Ed25519 ChaCha20Poly1305 SHA512";
 const ENROL_PROTOCOL: &[u8] =
@@ -83,30 +83,14 @@ impl HandshakeKeys {
 
     /// Derives the session's keys as `side` uses them.
     pub(super) fn session(&self, th4: Transcript, side: Role) -> SessionKeys {
-        let chain = kdf::extract(&th4.0, &[&self.master[..]]);
-        let forward = chain.expand("k_ir");
-        let backward = chain.expand("k_ri");
-        let id = *chain.expand::<16>("session_id");
-        match side {
-            Role::Initiator => SessionKeys { id, send: forward, receive: backward },
-            Role::Responder => SessionKeys { id, send: backward, receive: forward },
-        }
+        SessionKeys::derive(&kdf::extract(&th4.0, &[&self.master[..]]), side)
     }
 }
 
-/// A side of the handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Initiator,
-    Responder,
-}
-
-impl Role {
-    const fn label(self) -> Label {
-        match self {
-            Self::Initiator => Label::Initiator,
-            Self::Responder => Label::Responder,
-        }
+const fn label(role: Role) -> Label {
+    match role {
+        Role::Initiator => Label::Initiator,
+        Role::Responder => Label::Responder,
     }
 }
 
@@ -122,7 +106,7 @@ pub(super) fn seal_claims(
     let public = local.identity.public();
     let input =
         signed_bytes(transcript, local.identity.node_id(), peer, &claims.proof, &claims.params.encode());
-    let signature = local.identity.sign(role.label(), &input).map_err(|_| HandshakeError::Library)?;
+    let signature = local.identity.sign(label(role), &input).map_err(|_| HandshakeError::Library)?;
     let claims = Claims {
         identity: &public.as_bytes()[..],
         proof: &claims.proof,
@@ -162,7 +146,7 @@ pub(super) fn open_claims(
     };
     let signature = Signature::parse(claims.signature).map_err(|_| HandshakeError::Signature)?;
     let input = signed_bytes(transcript, identity.node_id(), own, claims.proof, &claims.params.encode());
-    identity.verify(role.label(), &input, &signature).map_err(|_| HandshakeError::Signature)?;
+    identity.verify(label(role), &input, &signature).map_err(|_| HandshakeError::Signature)?;
     Ok(Peer { id, proof: claims.proof.to_vec(), params: claims.params, identity })
 }
 

@@ -4,10 +4,11 @@ use super::*;
 
 fn pair(aead: AeadKind) -> (Session, Session) {
     let (one, two) = (Zeroizing::new([1; 32]), Zeroizing::new([2; 32]));
-    let left = SessionKeys { id: [9; 16], send: one.clone(), receive: two.clone() };
-    let right = SessionKeys { id: [9; 16], send: two, receive: one };
+    let chain = || Box::new(Zeroizing::new([3; 64]));
+    let left = SessionKeys { id: [9; 16], send: one.clone(), receive: two.clone(), chain: chain() };
+    let right = SessionKeys { id: [9; 16], send: two, receive: one, chain: chain() };
     let (a, b) = (Side { index: 10, lanes: 2 }, Side { index: 20, lanes: 3 });
-    (Session::new(&left, aead, a, b), Session::new(&right, aead, b, a))
+    (Session::new(left, Role::Initiator, aead, a, b), Session::new(right, Role::Responder, aead, b, a))
 }
 
 fn seal(session: &mut Session, lane: u16, payload: &[u8]) -> Vec<u8> {
