@@ -117,6 +117,7 @@ fn peer(leaf: &Leaf, relay: Option<&RelayStatus>, live: Option<&PeerSnapshot>) -
         peer.session.map(|session| SessionStatus {
             suite: SUITE_NAME.to_owned(),
             handshake_age_s: session.age.as_secs(),
+            key_age_s: session.key_age.as_secs(),
             rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             rx_bytes: peer.rx.1,
             tx_bytes: peer.tx.1,

@@ -109,7 +109,10 @@ pub(crate) fn peer(peer: &PeerStatus, style: Style) -> String {
             "last heard",
             &session.last_received_s.map_or("never".to_owned(), |s| format!("{} ago", span(s))),
         );
-        block.line("handshake", &format!("{} ago", span(session.handshake_age_s)));
+        block.line(
+            "handshake",
+            &format!("{} ago, keys {} old", span(session.handshake_age_s), span(session.key_age_s)),
+        );
         block.line("suite", &session.suite);
     }
     if let Some(error) = &peer.last_error {

@@ -323,6 +323,9 @@ pub struct SessionStatus {
     pub suite: String,
     /// Seconds since the last handshake finished.
     pub handshake_age_s: u64,
+    /// How old the keys in use are, in seconds; they are replaced under traffic without a handshake.
+    #[serde(default)]
+    pub key_age_s: u64,
     /// The last measured round trip in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,

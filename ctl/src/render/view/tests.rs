@@ -124,7 +124,7 @@ rtt          12.3 ms
 received     1.0 MiB in 3 packets
 sent         5 B in 1 packet
 last heard   0 s ago
-handshake    1 min 1 s ago
+handshake    1 min 1 s ago, keys 7 s old
 suite        ML-KEM-1024+X25519
 "
     );
@@ -246,6 +246,7 @@ fn established_peer() -> PeerStatus {
         session: Some(SessionStatus {
             suite: "ML-KEM-1024+X25519".into(),
             handshake_age_s: 61,
+            key_age_s: 7,
             rtt_ms: Some(12.34),
             rx_bytes: 1_048_576,
             tx_bytes: 5,

@@ -87,6 +87,7 @@ pub(super) fn peer() -> PeerStatus {
         session: Some(SessionStatus {
             suite: "ML-KEM-1024+X25519".into(),
             handshake_age_s: 60,
+            key_age_s: 5,
             rtt_ms: Some(12.5),
             rx_bytes: 1,
             tx_bytes: 2,
