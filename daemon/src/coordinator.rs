@@ -6,6 +6,7 @@
 //! Invariants: an admission is durable before it is answered, in one file with the use of its invitation; a guest gets
 //! an answer only to an invitation's id, and beyond that only with the invitation's secret; all tables are bounded.
 
+mod answer;
 mod ledger;
 
 use std::collections::BTreeMap;
@@ -19,15 +20,16 @@ use mesh_net::{RelayClient, RelayConfig, RelaySender};
 use mesh_session::Session;
 use mesh_session::handshake::{AwaitResponse, Local, Network, Peer, Purpose};
 use mesh_wire::NodeId;
-use mesh_wire::control::{Control, ENROL_PART, EnrolAnswer, REFUSAL_TEXT, Refusal};
+use mesh_wire::control::{Control, REFUSAL_TEXT, Refusal};
 use mesh_wire::frame::SEALED;
 use mesh_wire::handshake::{ENROL, INVITE_ID, RESPONSE, encode_enrol_unknown, parse_enrol};
 use mesh_wire::relay::Role;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use self::answer::Answer;
 pub use self::ledger::{FRESH_FOR, Ledger, LedgerError, MEMBERSHIP};
 use crate::engine::unix_now;
 use crate::enrol::link::{Heard, Link, Receiver, open_control, random, seal_control};
@@ -36,12 +38,16 @@ use crate::state::{Membership, StateDir};
 
 /// Guests that are joining at a time.
 const GUESTS: usize = 256;
+/// Guests that may be joining with one invitation beyond the places it has left: whoever came late is told so, and a
+/// spent ticket in many hands does not keep the holders of others out.
+const LATE_GUESTS: usize = 2;
+/// Parts of an answer on their way to a guest: the relay keeps the newest message for a slow reader, however long it
+/// takes, so that of two parts none is dropped.
+const IN_FLIGHT: usize = 2;
 /// How long a guest may take from one message to the next.
 const GUEST_AGE: Duration = Duration::from_secs(10);
 /// How often the dates of memberships are looked at.
 const RENEW_EVERY: Duration = Duration::from_secs(6 * 3600);
-/// The relay connection is flushed for a second; the rest takes no time.
-const END: Duration = Duration::from_secs(3);
 /// Requests to invite that wait.
 const REQUESTS: usize = 16;
 
@@ -49,7 +55,7 @@ const REQUESTS: usize = 16;
 #[derive(Debug)]
 pub struct Coordinator {
     requests: mpsc::Sender<Request>,
-    task: AbortOnDropHandle<Ledger>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// What a coordinator is made of.
@@ -102,9 +108,12 @@ impl Coordinator {
         }
     }
 
-    /// Waits for the end after the stop signal, and returns the ledger as it is stored.
-    pub async fn ended(self) -> Option<Ledger> {
-        timeout(END, self.task).await.ok()?.ok()
+    /// Waits for the end after the stop signal: from then on the ledger on the disk changes no more. Each step of the
+    /// task is bounded.
+    pub async fn ended(self) {
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "the coordinator did not end in order");
+        }
     }
 }
 
@@ -118,6 +127,7 @@ struct Guest {
 enum Step {
     Challenged(Box<AwaitResponse>),
     Proven(Box<Peer>, Box<Session>),
+    Answering(Box<Session>, Answer),
 }
 
 struct Desk {
@@ -135,7 +145,7 @@ impl Desk {
         mut heard: Receiver,
         mut requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
-    ) -> Ledger {
+    ) {
         let mut renew = interval(RENEW_EVERY);
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.publish();
@@ -151,7 +161,6 @@ impl Desk {
             }
         }
         relay.stop().await;
-        self.config.ledger
     }
 
     fn invite(&mut self, request: &InviteRequest) -> Result<InviteAnswer, ApiError> {
@@ -170,7 +179,7 @@ impl Desk {
         next.invite(&ticket, request, unix_now()).map_err(|error| ledger_error(&error))?;
         self.store(next)?;
         Ok(InviteAnswer {
-            ticket: SecretText::new(ticket.to_text().to_string()),
+            ticket: SecretText::new(std::mem::take(&mut *ticket.to_text())),
             expires: Timestamp::from_unix_seconds(expires),
             uses: request.uses,
         })
@@ -183,7 +192,7 @@ impl Desk {
         match payload.first().copied() {
             Some(ENROL) => self.challenge(now, from, &payload),
             Some(RESPONSE) => self.prove(now, from, &payload),
-            Some(SEALED) => self.admit(from, &mut payload),
+            Some(SEALED) => self.sealed(now, from, &mut payload),
             _ => {}
         }
     }
@@ -191,9 +200,9 @@ impl Desk {
     fn challenge(&mut self, now: Instant, from: NodeId, message: &[u8]) {
         let Ok((invite, hello)) = parse_enrol(message) else { return };
         let Some(psk) = self.config.ledger.psk(&invite) else {
-            return self.send(from, &encode_enrol_unknown(&invite));
+            return send(&self.sender, from, &encode_enrol_unknown(&invite));
         };
-        if self.guests.len() >= GUESTS && !self.guests.contains_key(&from) {
+        if !self.has_room(from, &invite) {
             return tracing::warn!(peer = %from.short(), "too many nodes join at once; this one has to try again");
         }
         let Ok(nonce) = random() else { return };
@@ -204,7 +213,7 @@ impl Desk {
             Ok((state, challenge)) => {
                 let step = Step::Challenged(Box::new(state));
                 self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
-                self.send(from, &challenge);
+                send(&self.sender, from, &challenge);
             }
             Err(error) => tracing::debug!(peer = %from.short(), %error, "HELLO of a guest is refused"),
         }
@@ -232,26 +241,70 @@ impl Desk {
         };
         let step = Step::Proven(Box::new(peer), Box::new(session));
         self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
-        self.send(from, &established);
+        send(&self.sender, from, &established);
     }
 
-    fn admit(&mut self, from: NodeId, frame: &mut [u8]) {
-        let Some(Guest { step: Step::Proven(_, session), .. }) = self.guests.get_mut(&from) else { return };
-        let Some(Control::EnrolRequest { name }) = open_control(session, frame) else { return };
-        let name = name.to_owned();
+    fn has_room(&self, from: NodeId, invite: &[u8; INVITE_ID]) -> bool {
+        let others = || self.guests.iter().filter(|(id, _)| **id != from);
+        let same = others().filter(|(_, guest)| guest.invite == *invite).count();
+        others().count() < GUESTS && same < self.config.ledger.places(invite).saturating_add(LATE_GUESTS)
+    }
+
+    fn sealed(&mut self, now: Instant, from: NodeId, frame: &mut [u8]) {
+        match self.guests.get_mut(&from).map(|guest| &mut guest.step) {
+            Some(Step::Proven(_, session)) => {
+                let Some(Control::EnrolRequest { name }) = open_control(session, frame) else { return };
+                let name = name.to_owned();
+                self.admit(now, from, &name);
+            }
+            Some(Step::Answering(session, _)) => {
+                if open_control(session, frame) == Some(Control::Keepalive) {
+                    self.send_parts(now, from, 1);
+                }
+            }
+            Some(Step::Challenged(_)) | None => {}
+        }
+    }
+
+    fn admit(&mut self, now: Instant, from: NodeId, name: &str) {
         let Some(Guest { invite, step: Step::Proven(peer, mut session), .. }) = self.guests.remove(&from)
         else {
             return;
         };
-        let result = self.admission(&invite, &peer, &name);
-        for message in answer_messages(&self.config.membership, &result) {
-            match seal_control(&mut session, &message.as_control()) {
-                Ok(frame) => self.send(from, &frame),
-                Err(error) => tracing::warn!(%error, "answer to a joining node could not be sealed"),
+        match self.admission(&invite, &peer, name) {
+            Ok(roster) => {
+                let answer = Answer::new(&self.config.membership, &roster);
+                let step = Step::Answering(session, answer);
+                self.guests.insert(from, Guest { invite, expires: now, step });
+                self.send_parts(now, from, IN_FLIGHT);
+                self.publish();
+            }
+            Err((refusal, text)) => {
+                let text: String = text.chars().take(REFUSAL_TEXT / 4).collect();
+                seal_and_send(
+                    &self.sender,
+                    from,
+                    &mut session,
+                    &Control::EnrolRefused { refusal, text: &text },
+                );
             }
         }
-        if result.is_ok() {
-            self.publish();
+    }
+
+    /// Sends a guest the next parts of its answer, and forgets it with the last one.
+    fn send_parts(&mut self, now: Instant, to: NodeId, count: usize) {
+        let Some(Guest { expires, step: Step::Answering(session, answer), .. }) = self.guests.get_mut(&to)
+        else {
+            return;
+        };
+        *expires = now + GUEST_AGE;
+        for _ in 0..count {
+            if let Some(part) = answer.next_part() {
+                seal_and_send(&self.sender, to, session, &part);
+            }
+        }
+        if answer.is_sent() {
+            self.guests.remove(&to);
         }
     }
 
@@ -317,51 +370,18 @@ impl Desk {
             keep
         });
     }
+}
 
-    fn send(&self, to: NodeId, message: &[u8]) {
-        // A guest repeats what stays unanswered.
-        let _ = self.sender.send(to, BytesMut::from(message), None);
+fn seal_and_send(sender: &RelaySender, to: NodeId, session: &mut Session, message: &Control<'_>) {
+    match seal_control(session, message) {
+        Ok(frame) => send(sender, to, &frame),
+        Err(error) => tracing::warn!(%error, "answer to a joining node could not be sealed"),
     }
 }
 
-/// A control message with what it borrows.
-enum Answer {
-    Part { total: u32, offset: u32, bytes: Vec<u8> },
-    Refused(Refusal, String),
-}
-
-impl Answer {
-    fn as_control(&self) -> Control<'_> {
-        match self {
-            Self::Part { total, offset, bytes } => {
-                Control::EnrolPart { total: *total, offset: *offset, bytes }
-            }
-            Self::Refused(refusal, text) => Control::EnrolRefused { refusal: *refusal, text },
-        }
-    }
-}
-
-fn answer_messages(membership: &Membership, result: &Result<Arc<Roster>, (Refusal, String)>) -> Vec<Answer> {
-    let roster = match result {
-        Ok(roster) => roster.encode(),
-        Err((refusal, text)) => {
-            return vec![Answer::Refused(*refusal, text.chars().take(REFUSAL_TEXT / 4).collect())];
-        }
-    };
-    let answer = EnrolAnswer {
-        secret_epoch: membership.secret_epoch,
-        network_secret: *membership.network_secret,
-        roster,
-    }
-    .encode();
-    let total = u32::try_from(answer.len()).expect("a roster is below 1 MiB");
-    let mut offset = 0;
-    let mut parts = Vec::new();
-    for bytes in answer.chunks(ENROL_PART) {
-        parts.push(Answer::Part { total, offset, bytes: bytes.to_vec() });
-        offset += u32::try_from(bytes.len()).expect("a part is below 64 KiB");
-    }
-    parts
+fn send(sender: &RelaySender, to: NodeId, message: &[u8]) {
+    // A guest begins anew where an answer stays away.
+    let _ = sender.send(to, BytesMut::from(message), None);
 }
 
 fn ledger_error(error: &LedgerError) -> ApiError {

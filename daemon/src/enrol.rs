@@ -23,14 +23,16 @@ use mesh_wire::handshake::{
 use mesh_wire::relay::Role;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use self::link::{Heard, Link, open_control, seal_control};
 use crate::engine::unix_now;
 use crate::state::Membership;
 
-/// A step that stays unanswered is begun anew after this.
+/// A step that stays unanswered is begun anew after this and a random time below [`SPREAD_MS`].
 const STEP: Duration = Duration::from_secs(3);
+/// Nodes that were turned away together, because too many came at once, do not come back together.
+const SPREAD_MS: u32 = 1000;
 
 /// Joins the network of a ticket. `progress` is told what is being waited for.
 ///
@@ -96,18 +98,18 @@ enum Step {
     Away,
     Hello(Box<AwaitChallenge>),
     Response(Box<AwaitEstablished>),
-    Asked(Box<Established>, Vec<u8>),
+    Asked(Box<Established>, Zeroizing<Vec<u8>>),
 }
 
 impl Attempt<'_> {
     async fn run(&self, heard: &mut link::Receiver) -> Result<Membership, ApiError> {
         let mut step = Step::Away;
-        let mut repeat_at = Instant::now() + STEP;
+        let mut due = repeat_at();
         self.say(format!("the relay {} to answer", self.ticket.relay()));
         loop {
-            let next = match timeout_at(repeat_at, heard.recv()).await {
+            let next = match timeout_at(due, heard.recv()).await {
                 Err(_) if matches!(step, Step::Away) => {
-                    repeat_at = Instant::now() + STEP;
+                    due = repeat_at();
                     continue;
                 }
                 Err(_) => self.hello()?,
@@ -121,7 +123,7 @@ impl Attempt<'_> {
                         Progress::Step(next, moved) => {
                             step = next;
                             if moved {
-                                repeat_at = Instant::now() + STEP;
+                                due = repeat_at();
                             }
                             continue;
                         }
@@ -131,7 +133,7 @@ impl Attempt<'_> {
                 Ok(Some(Heard::Frames { .. })) => continue,
             };
             step = next;
-            repeat_at = Instant::now() + STEP;
+            due = repeat_at();
         }
     }
 
@@ -179,7 +181,7 @@ impl Attempt<'_> {
         Ok(Step::Hello(Box::new(state)))
     }
 
-    fn message(&self, step: Step, mut payload: BytesMut) -> Result<Progress, ApiError> {
+    fn message(&self, step: Step, payload: BytesMut) -> Result<Progress, ApiError> {
         match (payload.first().copied(), step) {
             (Some(ENROL_UNKNOWN), step) => {
                 if parse_enrol_unknown(&payload) == Ok(self.ticket.invite_id()) {
@@ -205,35 +207,38 @@ impl Attempt<'_> {
                     self.say("the coordinator to admit this node".into());
                     let request = Control::EnrolRequest { name: self.name };
                     self.send(&seal_control(&mut established.session, &request)?);
-                    Ok(Progress::Step(Step::Asked(Box::new(established), Vec::new()), true))
+                    Ok(Progress::Step(Step::Asked(Box::new(established), Zeroizing::default()), true))
                 }
                 Err(_) => Ok(Progress::Step(Step::Response(state), false)),
             },
-            (Some(SEALED), Step::Asked(mut established, mut answer)) => {
-                let Some(message) = open_control(&mut established.session, &mut payload) else {
-                    return Ok(Progress::Step(Step::Asked(established, answer), false));
-                };
-                match message {
-                    Control::EnrolRefused { refusal, text } => Err(refused(refusal, text)),
-                    Control::EnrolPart { total, offset, bytes } => {
-                        if collect(&mut answer, total, offset, bytes) {
-                            return self.admitted(&answer).map(Progress::Joined);
-                        }
-                        Ok(Progress::Step(Step::Asked(established, answer), true))
-                    }
-                    Control::Keepalive
-                    | Control::Ping(_)
-                    | Control::Pong(_)
-                    | Control::Close
-                    | Control::RekeyOffer(_)
-                    | Control::RekeyAnswer(_)
-                    | Control::EnrolRequest { .. } => {
-                        Ok(Progress::Step(Step::Asked(established, answer), false))
-                    }
-                }
-            }
+            (Some(SEALED), Step::Asked(established, answer)) => self.answer(established, answer, payload),
             (_, step) => Ok(Progress::Step(step, false)),
         }
+    }
+
+    /// Takes a refusal, or a part of the answer, which is acknowledged so that the next one leaves.
+    fn answer(
+        &self,
+        mut established: Box<Established>,
+        mut answer: Zeroizing<Vec<u8>>,
+        mut payload: BytesMut,
+    ) -> Result<Progress, ApiError> {
+        let message = open_control(&mut established.session, &mut payload);
+        if let Some(Control::EnrolRefused { refusal, text }) = message {
+            return Err(refused(refusal, text));
+        }
+        let Some(Control::EnrolPart { total, offset, bytes }) = message else {
+            return Ok(Progress::Step(Step::Asked(established, answer), false));
+        };
+        let taken = collect(&mut answer, total, offset, bytes);
+        payload.zeroize();
+        if taken == Taken::Whole {
+            return self.admitted(&answer).map(Progress::Joined);
+        }
+        if taken == Taken::Part {
+            self.send(&seal_control(&mut established.session, &Control::Keepalive)?);
+        }
+        Ok(Progress::Step(Step::Asked(established, answer), taken == Taken::Part))
     }
 
     fn admitted(&self, answer: &[u8]) -> Result<Box<Membership>, ApiError> {
@@ -248,7 +253,7 @@ impl Attempt<'_> {
         }
         Ok(Box::new(Membership {
             net: self.ticket.net(),
-            network_secret: Zeroizing::new(answer.network_secret),
+            network_secret: answer.network_secret,
             secret_epoch: answer.secret_epoch,
             relay: self.ticket.relay().clone(),
             pin: self.ticket.pin(),
@@ -267,19 +272,39 @@ impl Attempt<'_> {
     }
 }
 
+fn repeat_at() -> Instant {
+    let random = link::random().map_or(0, u32::from_le_bytes);
+    Instant::now() + STEP + Duration::from_millis(u64::from(random % SPREAD_MS))
+}
+
 enum Progress {
     Step(Step, bool),
     Joined(Box<Membership>),
 }
 
-/// Appends a part in order and tells whether the answer is whole.
-fn collect(answer: &mut Vec<u8>, total: u32, offset: u32, bytes: &[u8]) -> bool {
-    let (Ok(total), Ok(offset)) = (usize::try_from(total), usize::try_from(offset)) else { return false };
-    if total > ENROL_ANSWER || offset != answer.len() || offset + bytes.len() > total {
-        return false;
+/// What became of a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It does not follow the last one.
+    No,
+    /// More have to come.
+    Part,
+    /// It was the last one.
+    Whole,
+}
+
+/// Appends a part that follows the last one.
+fn collect(answer: &mut Vec<u8>, total: u32, offset: u32, bytes: &[u8]) -> Taken {
+    let (Ok(total), Ok(offset)) = (usize::try_from(total), usize::try_from(offset)) else {
+        return Taken::No;
+    };
+    if bytes.is_empty() || total > ENROL_ANSWER || offset != answer.len() || offset + bytes.len() > total {
+        return Taken::No;
     }
+    // All at once: what grows leaves copies of the secrets behind.
+    answer.reserve_exact(total - offset);
     answer.extend_from_slice(bytes);
-    answer.len() == total
+    if answer.len() == total { Taken::Whole } else { Taken::Part }
 }
 
 fn refused(refusal: Refusal, text: &str) -> ApiError {
@@ -304,16 +329,38 @@ pub(crate) fn claims() -> LocalClaims {
     LocalClaims { proof: Vec::new(), params }
 }
 
-/// Tells whether a relay's refusal is final.
+/// Tells whether trying again is of no use.
 #[must_use]
-pub fn is_final(kind: RelayErrorKind) -> bool {
-    matches!(
-        kind,
-        RelayErrorKind::PinMissing
-            | RelayErrorKind::PinMismatch
-            | RelayErrorKind::Auth(_)
-            | RelayErrorKind::Identity
-    )
+pub const fn is_final(kind: RelayErrorKind) -> bool {
+    use mesh_wire::relay::ErrorCode as Code;
+    match kind {
+        RelayErrorKind::PinMissing | RelayErrorKind::PinMismatch | RelayErrorKind::Identity => true,
+        RelayErrorKind::Auth(code) => match code {
+            Code::Version
+            | Code::BadMessage
+            | Code::BadSignature
+            | Code::NotAdmitted
+            | Code::NetworkNotServed
+            | Code::NotPermitted => true,
+            Code::Replaced
+            | Code::ControlOverflow
+            | Code::TooManyHandles
+            | Code::TooLarge
+            | Code::Busy
+            | Code::StaleRoster
+            | Code::RosterNotKept
+            | Code::Other(_) => false,
+        },
+        RelayErrorKind::Unresolved
+        | RelayErrorKind::Refused
+        | RelayErrorKind::Unreachable
+        | RelayErrorKind::Timeout
+        | RelayErrorKind::Tls
+        | RelayErrorKind::Protocol
+        | RelayErrorKind::Replaced
+        | RelayErrorKind::Restarting { .. }
+        | RelayErrorKind::Closed => false,
+    }
 }
 
 #[cfg(test)]
@@ -323,12 +370,25 @@ mod tests {
     #[test]
     fn parts_are_put_together_in_order_only() {
         let mut answer = Vec::new();
-        assert!(!collect(&mut answer, 4, 2, b"cd"));
-        assert!(!collect(&mut answer, 4, 0, b"ab"));
-        assert!(!collect(&mut answer, 4, 0, b"ab"));
-        assert!(!collect(&mut answer, 4, 2, b"cde"));
-        assert!(collect(&mut answer, 4, 2, b"cd"));
+        assert_eq!(collect(&mut answer, 4, 2, b"cd"), Taken::No);
+        assert_eq!(collect(&mut answer, 4, 0, b"ab"), Taken::Part);
+        assert_eq!(collect(&mut answer, 4, 0, b"ab"), Taken::No);
+        assert_eq!(collect(&mut answer, 4, 2, b"cde"), Taken::No);
+        assert_eq!(collect(&mut answer, 4, 2, b""), Taken::No);
+        assert_eq!(collect(&mut answer, 4, 2, b"cd"), Taken::Whole);
         assert_eq!(answer, b"abcd");
-        assert!(!collect(&mut Vec::new(), u32::MAX, 0, b""));
+        assert_eq!(collect(&mut Vec::new(), u32::MAX, 0, b"a"), Taken::No);
+    }
+
+    #[test]
+    fn only_refusals_that_time_does_not_cure_are_final() {
+        use mesh_wire::relay::ErrorCode as Code;
+        for code in [Code::Version, Code::BadSignature, Code::NotAdmitted, Code::NetworkNotServed] {
+            assert!(is_final(RelayErrorKind::Auth(code)), "{code:?}");
+        }
+        for code in [Code::Busy, Code::Replaced, Code::ControlOverflow, Code::Other(99)] {
+            assert!(!is_final(RelayErrorKind::Auth(code)), "{code:?}");
+        }
+        assert!(is_final(RelayErrorKind::PinMismatch) && !is_final(RelayErrorKind::Timeout));
     }
 }

@@ -11,6 +11,7 @@
 
 mod handle;
 mod network;
+mod roster;
 mod running;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ use mesh_control::{
     ApiError, DownAnswer, ErrorCode, Event, EventKind, InviteAnswer, InviteRequest, NodeState, NoticeLevel,
     Readiness, UpAnswer, UpRequest,
 };
-use mesh_identity::{Identity, Roster};
+use mesh_identity::Identity;
 use mesh_session::handshake::Local;
 use mesh_wire::NodeId;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -31,7 +32,6 @@ use tokio_util::task::AbortOnDropHandle;
 pub use self::handle::Handle;
 use self::running::{RunEvent, Running};
 use crate::config::Config;
-use crate::coordinator::Ledger;
 use crate::engine::{Inbox, unix_now};
 use crate::one_line;
 use crate::state::{Membership, StateDir};
@@ -68,8 +68,8 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     state: Arc<StateDir>,
     local: Local,
+    /// The keys of a network's root, not necessarily of the network that this node is in; see [`Supervisor::root`].
     root: Option<Arc<Identity>>,
-    ledger: Option<Ledger>,
     membership: Option<Membership>,
     requests: mpsc::Receiver<Request>,
     running: Option<Running>,
@@ -93,16 +93,6 @@ impl Supervisor {
         let identity = Arc::new(state.identity()?);
         let root = state.root()?.map(Arc::new);
         let membership = state.membership(unix_now())?;
-        let ledger = match (&root, &membership) {
-            (Some(_), Some(membership)) => Ledger::load(&state, membership.net, unix_now())?,
-            _ => None,
-        };
-        if membership.is_some() && root.is_some() && ledger.is_none() {
-            anyhow::bail!(
-                "the coordinator's ledger is missing from {}; restore ledger.state from a backup",
-                config.state_dir.display()
-            );
-        }
         let local = Local {
             identity: Arc::clone(&identity),
             provider: config.provider.provider(),
@@ -122,14 +112,13 @@ impl Supervisor {
             state,
             local,
             root,
-            ledger,
             membership,
             requests,
             running: None,
             joining: None,
             retry_at: None,
         };
-        supervisor.adopt_ledger_roster();
+        supervisor.coordination()?;
         supervisor.show();
         Ok((supervisor, Handle::new(shared, sender)))
     }
@@ -207,7 +196,7 @@ impl Supervisor {
     }
 
     fn invite(&self, request: InviteRequest, reply: Reply<InviteAnswer>) {
-        let refusal = match (&self.membership, &self.root, &self.running) {
+        let refusal = match (&self.membership, self.root(), &self.running) {
             (None, _, _) => ApiError::new(ErrorCode::NotEnrolled, "this node is in no network")
                 .with_hint("create one: meshctl up --new NAME --relay URL#PIN"),
             (_, None, _) => {
@@ -250,9 +239,10 @@ impl Supervisor {
         if self.running.is_some() {
             return Ok(());
         }
+        let root =
+            self.coordination().map_err(|error| ApiError::new(ErrorCode::StateDamaged, one_line(&error)))?;
         let Some(membership) = self.membership.clone() else { return Ok(()) };
         self.shared.change(|view| view.state = NodeState::Starting);
-        let root = self.root.clone().zip(self.ledger.clone());
         let started = Running::start(&self.shared, &self.state, &self.local, membership, root).await;
         match started {
             Ok(running) => {
@@ -272,7 +262,7 @@ impl Supervisor {
     async fn stop_running(&mut self) {
         *lock(&self.shared.inbox) = None;
         if let Some(running) = self.running.take() {
-            self.ledger = running.stop().await.or(self.ledger.take());
+            running.stop().await;
         }
         self.show();
     }
@@ -290,35 +280,6 @@ impl Supervisor {
                 self.start_by_itself().await;
             }
         }
-    }
-
-    /// Stands on a newer roster: stored first, then used.
-    async fn adopt(&mut self, roster: Arc<Roster>) {
-        let Some(membership) = &mut self.membership else { return };
-        if roster.version() <= membership.roster.version() {
-            return;
-        }
-        if let Err(error) = self.state.store_roster(&roster) {
-            return tracing::warn!(error = %one_line(&error), "a newer roster could not be stored and is not used");
-        }
-        membership.roster = Arc::clone(&roster);
-        let member = roster.leaf(&self.shared.own).is_some();
-        tracing::info!(epoch = roster.version(), members = roster.leaves().len(), "the roster changed");
-        if member {
-            if let Some(running) = &mut self.running {
-                running.adopt(&self.shared, &roster);
-            }
-        } else {
-            self.shared.notice(
-                NoticeLevel::Warning,
-                Some(ErrorCode::NotEnrolled),
-                "this node was removed from its network".to_owned(),
-            );
-            self.stop_running().await;
-        }
-        self.show();
-        let members = u32::try_from(roster.leaves().len()).unwrap_or(u32::MAX);
-        self.shared.event(EventKind::Roster { version: roster.version(), members });
     }
 
     /// Brings the view up to date and tells listeners when it changed.
@@ -364,15 +325,6 @@ impl Supervisor {
         let (network, node) = parts
             .ok_or_else(|| ApiError::new(ErrorCode::NotEnrolled, "this node was removed from its network"))?;
         Ok(UpAnswer { state: view.state, changed, network, node, ready: view.ready })
-    }
-
-    /// On the coordinator the ledger's roster is the one in force; a crash may have left the copy behind it.
-    fn adopt_ledger_roster(&mut self) {
-        if let (Some(ledger), Some(membership)) = (&self.ledger, &mut self.membership)
-            && ledger.roster().version() > membership.roster.version()
-        {
-            membership.roster = Arc::clone(ledger.roster());
-        }
     }
 }
 

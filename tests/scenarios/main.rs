@@ -1,4 +1,6 @@
 //! Tests across the crates.
 
 #[cfg(test)]
+mod enrol;
+#[cfg(test)]
 mod layering;

@@ -378,7 +378,8 @@ mod tests {
 
     #[test]
     fn answer_is_read_back() {
-        let answer = EnrolAnswer { secret_epoch: 3, network_secret: Zeroizing::new([7; 32]), roster: b"roster" };
+        let answer =
+            EnrolAnswer { secret_epoch: 3, network_secret: Zeroizing::new([7; 32]), roster: b"roster" };
         let bytes = answer.encode();
         assert_eq!(bytes[..5], [3, 0, 0, 0, 7]);
         assert_eq!(EnrolAnswer::parse(&bytes), Ok(answer));

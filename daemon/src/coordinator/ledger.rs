@@ -20,8 +20,6 @@ use zeroize::Zeroizing;
 
 use crate::state::{StateDir, StateError, secret_text};
 
-/// The file's name in the state directory.
-pub(crate) const LEDGER: &str = "ledger.state";
 /// Invitations kept, spent ones included.
 const INVITES: usize = 1024;
 /// Spent and expired invitations are kept this long, so that their holders are told what happened.
@@ -101,6 +99,9 @@ impl LedgerError {
 }
 
 impl Ledger {
+    /// The file's name in the state directory.
+    pub const FILE: &str = "ledger.state";
+
     /// Starts with a roster and no invitation.
     #[must_use]
     pub fn new(roster: Arc<Roster>) -> Self {
@@ -112,11 +113,11 @@ impl Ledger {
     /// # Errors
     /// [`StateError`] that names the damaged file.
     pub fn load(state: &StateDir, net: NetId, now: u64) -> Result<Option<Self>, StateError> {
-        let Some(stored) = state.read::<Stored>(LEDGER)? else { return Ok(None) };
-        let damaged = |what: String| StateError::Damaged { path: state.path(LEDGER), what };
+        let Some(stored) = state.read::<Stored>(Self::FILE)? else { return Ok(None) };
+        let damaged = |what: String| StateError::Damaged { path: state.path(Self::FILE), what };
         let bytes = BASE64.decode(stored.roster.as_bytes()).map_err(|error| damaged(error.to_string()))?;
         let roster = Roster::verify(&bytes, net, UnixSeconds(now))
-            .map_err(|error| StateError::of_roster(state.path(LEDGER), &error))?;
+            .map_err(|error| StateError::of_roster(state.path(Self::FILE), &error))?;
         let mut invites = BTreeMap::new();
         for (id, invite) in stored.invites {
             let id = HEXLOWER.decode(id.as_bytes()).ok().and_then(|id| id.try_into().ok());
@@ -143,7 +144,7 @@ impl Ledger {
     pub fn store(&self, state: &StateDir) -> Result<(), StateError> {
         let invites = self.invites.iter().map(|(id, invite)| (HEXLOWER.encode(id), invite.clone()));
         state.write(
-            LEDGER,
+            Self::FILE,
             &Stored { roster: BASE64.encode(self.roster.encode()), invites: invites.collect() },
         )
     }

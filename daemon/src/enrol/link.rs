@@ -10,6 +10,7 @@ use mesh_wire::NodeId;
 use mesh_wire::control::Control;
 use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 /// Messages that wait; enrolments are a handful of messages, so what is beyond is a flood and dropped.
 const QUEUE: usize = 256;
@@ -71,7 +72,7 @@ impl RelaySink for Link {
 /// # Errors
 /// When the session's key is used up.
 pub fn seal_control(session: &mut Session, message: &Control<'_>) -> Result<Vec<u8>, ApiError> {
-    let bytes = message.encode();
+    let bytes = Zeroizing::new(message.encode());
     let mut frame = vec![0; Session::frame_len(bytes.len())];
     frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + bytes.len()].copy_from_slice(&bytes);
     session

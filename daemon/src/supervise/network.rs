@@ -45,8 +45,12 @@ impl Supervisor {
             let same = settings.name.as_str() == network_name
                 && membership.relay == relay
                 && membership.pin == pin
-                && self.root.is_some();
+                && self.root().is_some();
             return if same { self.up_resume().await } else { Err(self.already_enrolled()) };
+        }
+        if self.joining.is_some() {
+            return Err(ApiError::new(ErrorCode::Busy, "this node is joining a network")
+                .with_hint("give that up first: meshctl down"));
         }
         let network_name = parse_name(network_name, "network")?;
         let node_name = match node_name {
@@ -129,6 +133,9 @@ impl Supervisor {
     /// Stores the membership and comes up. Where this machine has no room for the network, nothing is stored: the same
     /// ticket admits this node again.
     async fn joined(&mut self, membership: Membership) -> Result<UpAnswer, ApiError> {
+        if !self.may_join(membership.net)? {
+            return self.up_resume().await;
+        }
         interface::check_pool(membership.roster.settings(), &self.shared.config.interface).await?;
         self.state.store_membership(&membership).map_err(|error| {
             ApiError::new(ErrorCode::Storage, one_line(&error)).with_hint(
@@ -143,8 +150,8 @@ impl Supervisor {
     /// Checks a ticket; none when this node is in its network already.
     fn prepare_join(&self, text: &str, name: Option<&str>) -> Result<Option<(Ticket, String)>, ApiError> {
         let ticket = Ticket::parse(text).map_err(ticket_error)?;
-        if let Some(membership) = &self.membership {
-            return if membership.net == ticket.net() { Ok(None) } else { Err(self.already_enrolled()) };
+        if !self.may_join(ticket.net())? {
+            return Ok(None);
         }
         ticket.check_expiry(UnixSeconds(unix_now())).map_err(ticket_error)?;
         let name = match name {
@@ -152,6 +159,17 @@ impl Supervisor {
             None => host_name().map_or_else(|| "~node".to_owned(), |name| format!("~{name}")),
         };
         Ok(Some((ticket, name)))
+    }
+
+    /// Tells whether there is anything to join for: false for a member, whose time has not ended. A coordinator renews
+    /// its own.
+    fn may_join(&self, net: NetId) -> Result<bool, ApiError> {
+        let Some(membership) = &self.membership else { return Ok(true) };
+        if membership.net != net {
+            return Err(self.already_enrolled());
+        }
+        let own = membership.roster.leaf(&self.shared.own);
+        Ok(self.root().is_none() && own.is_none_or(|leaf| leaf.not_after.0 <= unix_now()))
     }
 
     fn already_enrolled(&self) -> ApiError {
@@ -232,7 +250,6 @@ impl Supervisor {
         let ledger = Ledger::new(roster);
         ledger.store(&self.state).map_err(|error| storage(&error))?;
         self.state.store_membership(&membership).map_err(|error| storage(&error))?;
-        self.ledger = Some(ledger);
         Ok(membership)
     }
 }

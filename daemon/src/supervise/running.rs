@@ -198,15 +198,12 @@ impl Running {
         }
     }
 
-    /// Stops everything in order and returns the coordinator's ledger.
-    pub(super) async fn stop(self) -> Option<Ledger> {
-        let ledger = match self.coordinator {
-            Some((coordinator, _, stop)) => {
-                stop.cancel();
-                coordinator.ended().await
-            }
-            None => None,
-        };
+    /// Stops everything in order.
+    pub(super) async fn stop(self) {
+        if let Some((coordinator, _, stop)) = self.coordinator {
+            stop.cancel();
+            coordinator.ended().await;
+        }
         let (reply, done) = oneshot::channel();
         self.engine.send(Command::Close(reply));
         if timeout(GOODBYE, done).await.is_err() {
@@ -218,7 +215,6 @@ impl Running {
             tracing::warn!(error = %one_line(&error), "the interface could not be removed in order");
         }
         tracing::info!("the node is down");
-        ledger
     }
 
     pub(super) fn inbox(&self) -> Arc<Inbox> {
