@@ -33,6 +33,9 @@ pub use self::inbox::{Frames, Inbox};
 
 /// Packets read from the device between two looks at the inbox.
 const BATCH: usize = 64;
+/// Bytes of frames taken from the inbox between two looks at the device: about as much as a batch of packets, so that
+/// neither direction starves the other.
+const FRAMES: usize = 128 * 1024;
 /// The device hands out at most this much at once: an IP packet or Ethernet frame.
 const PACKET: usize = 65_536;
 /// While this much waits for the relay, the device is not read: 2 ms at 1 Gbit/s.
@@ -47,8 +50,6 @@ const PINGS: usize = 64;
 pub enum Command {
     /// Stand on a newer roster.
     Roster(Arc<Roster>),
-    /// Make sure that a session with a peer stands or is on its way.
-    Connect(NodeId),
     /// Ping a peer, dialling it first where needed; who stops waiting drops the receiver.
     Ping(NodeId, oneshot::Sender<Duration>),
     /// The relay says whether a peer is connected.
@@ -187,11 +188,11 @@ impl Worker {
         }
     }
 
-    /// Waits for work and does all of it once; false when the engine is to end.
+    /// Waits for work and does some of each kind; false when the engine is to end.
     fn turn(&mut self) -> io::Result<bool> {
         let device_ready = self.wait()?;
         let now = now();
-        let (frames, commands) = self.inbox.take();
+        let (frames, commands) = self.inbox.take(FRAMES);
         for batch in frames {
             self.receive(now, batch);
         }
@@ -279,9 +280,6 @@ impl Worker {
     fn obey(&mut self, now: Now, command: Command) {
         match command {
             Command::Roster(roster) => self.node.set_roster(roster, &mut self.tx),
-            Command::Connect(peer) => {
-                self.node.connect(now, peer, &mut self.tx);
-            }
             Command::Ping(peer, reply) => self.ping(now, peer, reply),
             Command::Presence(peer, present) => self.node.handle_presence(now, peer, present, &mut self.tx),
             Command::Snapshot(reply) => {

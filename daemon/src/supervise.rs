@@ -11,6 +11,8 @@
 
 mod handle;
 mod network;
+mod pending;
+mod proof;
 mod roster;
 mod running;
 
@@ -41,7 +43,7 @@ use crate::status::{self, View};
 const REQUESTS: usize = 32;
 /// Events that a slow listener may fall behind.
 const EVENTS: usize = 256;
-/// After a failed start by itself, the next attempt.
+/// From one start to the next attempt, where it failed.
 const RETRY: Duration = Duration::from_secs(10);
 
 type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
@@ -274,10 +276,12 @@ impl Supervisor {
             running::After::Show => self.show(),
             running::After::Adopt(roster) => self.adopt(roster).await,
             running::After::Failed(error) => {
-                tracing::warn!(reason = %error.message, "the interface failed; starting anew");
+                tracing::warn!(reason = %error.message, "the node failed; starting anew");
                 self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message);
+                let soon = running.since() + RETRY;
                 self.stop_running().await;
-                self.start_by_itself().await;
+                // At once, unless it fails again and again.
+                self.retry_at = Some(soon.max(Instant::now()));
             }
         }
     }

@@ -11,8 +11,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Command;
 
-/// Bytes of frames that wait, at most; beyond it the newest are dropped and counted. A batch the engine takes is about
-/// as much as it handles in 10 ms.
+/// Bytes of frames that wait, at most; beyond it the newest are dropped and counted: about as much as the engine handles
+/// in 10 ms.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
 /// Commands that wait, at most; beyond it new ones are dropped, and with them the sender of their answer.
@@ -92,11 +92,25 @@ impl Inbox {
         let _ = self.event.read();
     }
 
-    /// Takes all that waits.
-    pub(super) fn take(&self) -> (VecDeque<Frames>, VecDeque<Command>) {
+    /// Takes all commands, and frames until they have `limit` bytes or more. What is left keeps the file descriptor
+    /// readable.
+    pub(super) fn take(&self, limit: usize) -> (Vec<Frames>, VecDeque<Command>) {
         let mut state = self.lock();
-        state.bytes = 0;
-        (std::mem::take(&mut state.frames), std::mem::take(&mut state.commands))
+        let (mut frames, mut bytes) = (Vec::new(), 0);
+        while bytes < limit
+            && let Some(next) = state.frames.pop_front()
+        {
+            bytes += next.payload.len();
+            frames.push(next);
+        }
+        state.bytes -= bytes;
+        let commands = std::mem::take(&mut state.commands);
+        let rest = !state.frames.is_empty();
+        drop(state);
+        if rest {
+            self.wake();
+        }
+        (frames, commands)
     }
 
     /// Returns how many batches were dropped.
@@ -144,11 +158,34 @@ mod tests {
         inbox.command(Command::Stop);
         assert!(readable(&inbox));
         inbox.clear();
-        let (taken, commands) = inbox.take();
+        let (taken, commands) = inbox.take(usize::MAX);
         assert_eq!((taken.len(), commands.len()), (1, 1));
         assert!(!readable(&inbox));
         inbox.frames(frames(10));
         assert!(readable(&inbox));
+    }
+
+    #[test]
+    fn taking_a_part_leaves_the_rest_readable_and_in_order() {
+        let inbox = Inbox::new().unwrap();
+        for length in [10, 20, 30] {
+            inbox.frames(frames(length));
+        }
+        inbox.command(Command::Stop);
+        let lengths = |taken: Vec<Frames>| -> Vec<usize> { taken.iter().map(|f| f.payload.len()).collect() };
+        inbox.clear();
+        let (taken, commands) = inbox.take(15);
+        assert_eq!((lengths(taken), commands.len()), (vec![10, 20], 1));
+        assert!(readable(&inbox));
+        inbox.clear();
+        inbox.frames(frames(40));
+        assert_eq!(lengths(inbox.take(15).0), [30]);
+        assert!(readable(&inbox));
+        inbox.clear();
+        assert_eq!(lengths(inbox.take(15).0), [40]);
+        assert!(!readable(&inbox));
+        inbox.frames(frames(MAX_BYTES));
+        assert_eq!(inbox.dropped(), 0);
     }
 
     #[test]
@@ -158,8 +195,8 @@ mod tests {
             inbox.frames(frames(MAX_BYTES / 4));
         }
         assert_eq!(inbox.dropped(), 1);
-        assert_eq!(inbox.take().0.len(), 4);
+        assert_eq!(inbox.take(usize::MAX).0.len(), 4);
         inbox.frames(frames(MAX_BYTES));
-        assert_eq!(inbox.take().0.len(), 1);
+        assert_eq!(inbox.take(usize::MAX).0.len(), 1);
     }
 }

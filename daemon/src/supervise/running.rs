@@ -19,21 +19,19 @@ use mesh_wire::NodeId;
 use mesh_wire::relay::Role;
 use mesh_wire::roster::{Link, Roles};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::pending::Pending;
+use super::proof::Proof;
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::engine::{Command, Engine, EngineEvent, Frames, Inbox, unix_now};
 use crate::state::{Membership, StateDir};
 use crate::{interface, one_line, roster_seal};
 
-/// Events of the relay client that wait; presence does not pass through here, so this many are a fault.
-const RELAY_EVENTS: usize = 256;
 /// Peers whose presence is asked for at the start; of a larger network the others are asked for when needed.
 const ASK_AT_START: usize = 64;
-/// Peers dialled at a time to see that data passes.
-const PROOF_DIALS: usize = 3;
 /// The engine says goodbye within this.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -42,6 +40,10 @@ pub(super) enum RunEvent {
     Relay(RelayEvent),
     Engine(EngineEvent),
     Roster(Arc<Roster>),
+    /// Time to ask other peers whether data passes.
+    Proof,
+    /// A part that never ends by itself has ended.
+    Ended(&'static str),
 }
 
 /// What the supervisor is to do after an event.
@@ -59,21 +61,22 @@ pub(super) struct Running {
     engine_events: mpsc::Receiver<EngineEvent>,
     client: RelayClient,
     sender: RelaySender,
-    relay_events: mpsc::Receiver<RelayEvent>,
+    relay_events: Arc<Pending>,
     inbox: Arc<Inbox>,
     coordinator: Option<(Coordinator, watch::Receiver<Arc<Roster>>, CancellationToken)>,
     membership: Membership,
     own: NodeId,
     relay: RelayStatus,
     present: BTreeMap<NodeId, bool>,
-    dialled: usize,
+    proof: Proof,
     data_passed: bool,
+    since: Instant,
 }
 
 /// Brings what the relay client hears to the engine and the supervisor.
 struct Sink {
     inbox: Arc<Inbox>,
-    events: mpsc::Sender<RelayEvent>,
+    events: Arc<Pending>,
 }
 
 impl RelaySink for Sink {
@@ -85,9 +88,13 @@ impl RelaySink for Sink {
         if let RelayEvent::Peer { node, present } = &event {
             self.inbox.command(Command::Presence(*node, *present));
         }
-        if self.events.try_send(event).is_err() {
-            tracing::debug!("the queue of relay events is full");
-        }
+        self.events.put(event);
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.events.end();
     }
 }
 
@@ -103,7 +110,7 @@ impl Running {
         let internal = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Internal, one_line(error));
         let device = interface::create(&shared.config, &membership.roster, shared.own).await?;
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
-        let (events, relay_events) = mpsc::channel(RELAY_EVENTS);
+        let relay_events = Arc::new(Pending::default());
         let client = RelayClient::start(
             RelayConfig {
                 url: membership.relay.clone(),
@@ -113,7 +120,7 @@ impl Running {
                 identity: Arc::clone(&local.identity),
                 admission: admission(&membership.roster, shared.own),
             },
-            Arc::new(Sink { inbox: Arc::clone(&inbox), events }),
+            Arc::new(Sink { inbox: Arc::clone(&inbox), events: Arc::clone(&relay_events) }),
         );
         let node = node(shared, local, &membership);
         let (engine, engine_events) = Engine::start(node, device.io(), client.sender(), Arc::clone(&inbox))
@@ -145,18 +152,23 @@ impl Running {
             membership,
             relay,
             present: BTreeMap::new(),
-            dialled: 0,
+            proof: Proof::new(Instant::now()),
             data_passed: false,
+            since: Instant::now(),
         })
     }
 
     /// Waits for the next event.
     pub(super) async fn next(&mut self) -> RunEvent {
         let rosters = self.coordinator.as_mut().map(|(_, rosters, _)| rosters);
+        let proof_due = self.proof.round_ends();
         tokio::select! {
-            Some(event) = self.engine_events.recv() => RunEvent::Engine(event),
-            Some(event) = self.relay_events.recv() => RunEvent::Relay(event),
-            roster = next_roster(rosters) => RunEvent::Roster(roster),
+            event = self.engine_events.recv() => event.map_or(RunEvent::Ended("the engine"), RunEvent::Engine),
+            event = self.relay_events.next() => {
+                event.map_or(RunEvent::Ended("the relay client"), RunEvent::Relay)
+            }
+            roster = next_roster(rosters) => roster.map_or(RunEvent::Ended("the coordinator"), RunEvent::Roster),
+            () = sleep_until(proof_due), if !self.data_passed => RunEvent::Proof,
         }
     }
 
@@ -169,7 +181,27 @@ impl Running {
             }
             RunEvent::Engine(EngineEvent::Node(event)) => self.node_event(shared, &event),
             RunEvent::Relay(event) => self.relay_event(shared, event),
+            RunEvent::Proof => self.ask_others(),
+            RunEvent::Ended(part) => {
+                After::Failed(ApiError::new(ErrorCode::Internal, format!("{part} ended unexpectedly")))
+            }
         }
+    }
+
+    /// Asks the next peers to show that data passes.
+    fn ask_others(&mut self) -> After {
+        let present: Vec<NodeId> =
+            self.present.iter().filter(|(_, online)| **online).map(|(peer, _)| *peer).collect();
+        for peer in self.proof.next_round(Instant::now(), &present) {
+            self.prove(peer);
+        }
+        After::Nothing
+    }
+
+    /// Pings a peer, dialling it first where needed. Nobody waits for the answer; that it comes shows that data passes.
+    fn prove(&self, peer: NodeId) {
+        let (reply, _) = oneshot::channel();
+        self.engine.send(Command::Ping(peer, reply));
     }
 
     /// Stands on a newer roster.
@@ -225,6 +257,11 @@ impl Running {
         &self.relay
     }
 
+    /// Returns when it started.
+    pub(super) const fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(super) fn state(&self) -> NodeState {
         if self.relay.state == RelayState::Connected { NodeState::Up } else { NodeState::Connecting }
     }
@@ -258,9 +295,7 @@ impl Running {
             NodeEvent::Established { peer } => {
                 tracing::info!(peer = %self.name(*peer), "session established");
                 if !self.data_passed {
-                    // Nobody waits for this answer; that it comes shows that data passes.
-                    let (reply, _) = oneshot::channel();
-                    self.engine.send(Command::Ping(*peer, reply));
+                    self.prove(*peer);
                 }
                 shared.notice(
                     NoticeLevel::Info,
@@ -298,6 +333,7 @@ impl Running {
                     observed_address: Some(observed),
                     retry_in_ms: None,
                 };
+                self.forget_presence();
                 self.ask();
             }
             RelayEvent::Down { reason, retry_in } => {
@@ -310,17 +346,15 @@ impl Running {
                 self.relay.since = now;
                 self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
                 self.relay.connect_ms = None;
-                self.present.clear();
-                self.dialled = 0;
+                self.forget_presence();
             }
             RelayEvent::Peer { node, present } => {
                 if self.membership.roster.leaf(&node).is_none() {
                     return After::Nothing;
                 }
                 self.present.insert(node, present);
-                if present && !self.data_passed && self.dialled < PROOF_DIALS {
-                    self.dialled += 1;
-                    self.engine.send(Command::Connect(node));
+                if present && !self.data_passed && self.proof.came(node) {
+                    self.prove(node);
                 }
             }
             RelayEvent::Roster { version, blob } => {
@@ -342,6 +376,12 @@ impl Running {
             }
         }
         After::Show
+    }
+
+    /// What was known of an earlier connection does not hold for the next one.
+    fn forget_presence(&mut self) {
+        self.present.clear();
+        self.proof = Proof::new(Instant::now());
     }
 
     /// Asks the relay which members are there, the coordinator first.
@@ -384,13 +424,11 @@ fn admission(roster: &Roster, own: NodeId) -> Vec<u8> {
     roster.proof(&own, ProofKind::WithRoot).map_or_else(Vec::new, |proof| proof.encode())
 }
 
-async fn next_roster(rosters: Option<&mut watch::Receiver<Arc<Roster>>>) -> Arc<Roster> {
-    if let Some(rosters) = rosters
-        && rosters.changed().await.is_ok()
-    {
-        return Arc::clone(&rosters.borrow_and_update());
-    }
-    std::future::pending().await
+/// Waits for the coordinator's next roster; none when the coordinator ended.
+async fn next_roster(rosters: Option<&mut watch::Receiver<Arc<Roster>>>) -> Option<Arc<Roster>> {
+    let Some(rosters) = rosters else { return std::future::pending().await };
+    rosters.changed().await.ok()?;
+    Some(Arc::clone(&rosters.borrow_and_update()))
 }
 
 impl fmt::Debug for Running {
