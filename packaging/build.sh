@@ -30,11 +30,6 @@ stage() {
         *) "$release/$program" --man "$stage/man" ;;
         esac
     done
-    # A daemon belongs into section 8, whatever section the generator took.
-    if [ -e "$stage/man/meshd.1" ]; then
-        sed '/^\.TH meshd/s/ 1 / 8 /' "$stage/man/meshd.1" >"$stage/man/meshd.8"
-        rm "$stage/man/meshd.1"
-    fi
     gzip -9n "$stage"/man/*
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use mesh_session::{AeadKind, ProviderKind};
 use mesh_wire::NodeId;
+use mesh_wire::roster::Link;
 use serde::Deserialize;
 
 /// Where the configuration stands unless told otherwise; it may be absent there.
@@ -93,6 +94,15 @@ pub enum Mode {
     Tun,
     /// Ethernet frames.
     Tap,
+}
+
+impl From<Mode> for Link {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Tun => Self::Tun,
+            Mode::Tap => Self::Tap,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

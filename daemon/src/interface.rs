@@ -10,6 +10,32 @@ use mesh_wire::roster::{Leaf, Link, RosterSettings};
 use crate::config::{Config, mac_of};
 use crate::one_line;
 
+/// Checks that this machine can make an interface at all, before anything is stored or a ticket is used: makes one
+/// without addresses and removes it.
+///
+/// # Errors
+/// [`ErrorCode::Interface`].
+pub async fn check_possible(config: &Config, link: Link) -> Result<(), ApiError> {
+    let wanted = DeviceConfig {
+        name: config.interface.clone(),
+        mode: mode(link),
+        mtu: config.mtu,
+        mac: None,
+        addresses: Vec::new(),
+        routes: Vec::new(),
+    };
+    let device = Device::create(&wanted).await.map_err(|error| failed(&error))?;
+    device.close().await.map_err(|error| failed(&error))
+}
+
+/// Checks that this machine can make the interface of a member: makes and removes it.
+///
+/// # Errors
+/// As for [`create`].
+pub async fn check(config: &Config, roster: &Roster, own: NodeId) -> Result<(), ApiError> {
+    create(config, roster, own).await?.close().await.map_err(|error| failed(&error))
+}
+
 /// Creates the interface of a member.
 ///
 /// # Errors
@@ -21,7 +47,7 @@ pub async fn create(config: &Config, roster: &Roster, own: NodeId) -> Result<Dev
     })?;
     check_pool(roster.settings(), &config.interface).await?;
     let wanted = device_config(config, roster.settings(), leaf);
-    Device::create(&wanted).await.map_err(|error| ApiError::new(ErrorCode::Interface, one_line(&error)))
+    Device::create(&wanted).await.map_err(|error| failed(&error))
 }
 
 /// Checks that no local route lies in the network's addresses or around them; default routes do not count.
@@ -30,8 +56,7 @@ pub async fn create(config: &Config, roster: &Roster, own: NodeId) -> Result<Dev
 /// [`ErrorCode::PoolOverlap`] naming the route.
 pub async fn check_pool(settings: &RosterSettings, interface: &str) -> Result<(), ApiError> {
     let pool = pool_of(settings);
-    let routes =
-        local_routes().await.map_err(|error| ApiError::new(ErrorCode::Interface, one_line(&error)))?;
+    let routes = local_routes().await.map_err(|error| failed(&error))?;
     match overlapping(&pool, &routes, Some(interface)) {
         None => Ok(()),
         Some(route) => Err(ApiError::new(
@@ -64,10 +89,21 @@ fn device_config(config: &Config, settings: &RosterSettings, leaf: &Leaf) -> Dev
     let tap = settings.link == Link::Tap;
     DeviceConfig {
         name: config.interface.clone(),
-        mode: if tap { mesh_tun::Mode::Tap } else { mesh_tun::Mode::Tun },
+        mode: mode(settings.link),
         mtu: mtu(config, settings),
         mac: tap.then(|| mac_of(leaf.node_id)),
         addresses: vec![ipv4.into(), ipv6.into()],
         routes: Vec::new(),
     }
+}
+
+const fn mode(link: Link) -> mesh_tun::Mode {
+    match link {
+        Link::Tun => mesh_tun::Mode::Tun,
+        Link::Tap => mesh_tun::Mode::Tap,
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ErrorCode::Interface, one_line(error))
 }

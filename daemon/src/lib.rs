@@ -113,8 +113,11 @@ fn forbid_core_dumps() {
 }
 
 fn write_man(dir: &std::path::Path) -> anyhow::Result<()> {
-    clap_mangen::generate_to(Flags::command(), dir)
-        .with_context(|| format!("cannot write the man page to {}", dir.display()))
+    let manual = clap_mangen::Man::new(Flags::command()).section("8");
+    let mut page = Vec::new();
+    manual.render(&mut page)?;
+    let path = dir.join("meshd.8");
+    std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Writes an error and its causes on one line.

@@ -228,37 +228,46 @@ impl Supervisor {
     }
 
     async fn start_by_itself(&mut self) {
-        self.retry_at = None;
         if let Err(error) = self.start_running().await {
-            tracing::warn!(reason = %error.message, "cannot come up; trying again");
+            tracing::warn!(reason = %error.message, "cannot come up");
             self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message.clone());
             self.shared.change(|view| view.ready.reason = error.message);
+        }
+    }
+
+    /// Comes up, or tries again by itself later.
+    async fn start_running(&mut self) -> Result<(), ApiError> {
+        self.retry_at = None;
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let started = self.start().await;
+        // Waiting does not make a node a member.
+        if started.as_ref().is_err_and(|error| error.code != ErrorCode::NotEnrolled) {
+            self.retry_later();
+        }
+        self.show();
+        started
+    }
+
+    /// Has a node that is to be up, and is not, come up by itself later.
+    fn retry_later(&mut self) {
+        let wanted = self.membership.as_ref().is_some_and(|membership| membership.up);
+        if wanted && self.running.is_none() {
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }
 
-    async fn start_running(&mut self) -> Result<(), ApiError> {
-        if self.running.is_some() {
-            return Ok(());
-        }
+    async fn start(&mut self) -> Result<(), ApiError> {
         let root =
             self.coordination().map_err(|error| ApiError::new(ErrorCode::StateDamaged, one_line(&error)))?;
         let Some(membership) = self.membership.clone() else { return Ok(()) };
+        self.compare_mode(membership.roster.settings());
         self.shared.change(|view| view.state = NodeState::Starting);
-        let started = Running::start(&self.shared, &self.state, &self.local, membership, root).await;
-        match started {
-            Ok(running) => {
-                self.retry_at = None;
-                *lock(&self.shared.inbox) = Some(running.inbox());
-                self.running = Some(running);
-                self.show();
-                Ok(())
-            }
-            Err(error) => {
-                self.show();
-                Err(error)
-            }
-        }
+        let running = Running::start(&self.shared, &self.state, &self.local, membership, root).await?;
+        *lock(&self.shared.inbox) = Some(running.inbox());
+        self.running = Some(running);
+        Ok(())
     }
 
     async fn stop_running(&mut self) {
@@ -293,7 +302,7 @@ impl Supervisor {
         view.membership.clone_from(&self.membership);
         view.relay = running.map(|running| running.relay_status().clone());
         view.state = match (&self.membership, running) {
-            (None, _) if self.joining.is_some() => NodeState::Starting,
+            (_, None) if self.joining.is_some() => NodeState::Starting,
             (None, _) => NodeState::Unenrolled,
             (Some(_), None) => NodeState::Down,
             (Some(_), Some(running)) => running.state(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use mesh_control::{ApiError, ErrorCode, UpAnswer};
+use mesh_control::{ApiError, ErrorCode, NoticeLevel, UpAnswer};
 use mesh_identity::{Identity, NewMember, RosterDraft, Ticket, UnixSeconds, default_pool};
 use mesh_net::{RelayClient, RelayConfig, RelayEvent};
 use mesh_wire::relay::Role;
@@ -63,19 +63,15 @@ impl Supervisor {
             None => Arc::new(Identity::generate().map_err(|error| internal(&error))?),
         };
         check_relay(&relay, pin, &root).await?;
-        let link = match self.shared.config.mode {
-            None | Some(Mode::Tun) => NetworkLink::Tun,
-            Some(Mode::Tap) => NetworkLink::Tap,
-        };
         let settings = RosterSettings {
             name: network_name,
             ipv4_pool: default_pool(root.net_id(), 0),
-            link,
+            link: self.configured_link(),
             mtu: self.shared.config.mtu,
             relays: vec![(relay.clone(), pin)],
         };
         let settings = self.choose_pool(settings, root.net_id(), pool).await?;
-        let membership = self.found(&root, settings, node_name, (relay, pin))?;
+        let membership = self.found(&root, settings, node_name, (relay, pin)).await?;
         self.membership = Some(membership);
         self.root = Some(root);
         self.start_running().await?;
@@ -85,8 +81,7 @@ impl Supervisor {
     /// Joins with a ticket; the answer comes when the node is admitted, however long the relay or the coordinator is
     /// away.
     pub(super) async fn up_join(&mut self, ticket: &str, name: Option<&str>, reply: Reply<UpAnswer>) {
-        let prepared = self.prepare_join(ticket, name);
-        match prepared {
+        match self.prepare_join(ticket, name).await {
             Ok(None) => {
                 let answer = self.up_resume().await;
                 let _ = reply.send(answer);
@@ -105,6 +100,7 @@ impl Supervisor {
                 self.show();
             }
             Err(error) => {
+                self.retry_later();
                 let _ = reply.send(Err(error));
             }
         }
@@ -118,7 +114,10 @@ impl Supervisor {
         let Some(joining) = self.joining.take() else { return };
         let answer = match done {
             Ok(membership) => self.joined(membership).await,
-            Err(error) => Err(error),
+            Err(error) => {
+                self.retry_later();
+                Err(error)
+            }
         };
         match &answer {
             Ok(answer) => tracing::info!(network = %answer.network.name, "joined"),
@@ -136,7 +135,7 @@ impl Supervisor {
         if !self.may_join(membership.net)? {
             return self.up_resume().await;
         }
-        interface::check_pool(membership.roster.settings(), &self.shared.config.interface).await?;
+        interface::check(&self.shared.config, &membership.roster, self.shared.own).await?;
         self.state.store_membership(&membership).map_err(|error| {
             ApiError::new(ErrorCode::Storage, one_line(&error)).with_hint(
                 "make room or repair the disk, then use the same ticket again: it still admits this node",
@@ -147,8 +146,12 @@ impl Supervisor {
         self.up_answer(true)
     }
 
-    /// Checks a ticket; none when this node is in its network already.
-    fn prepare_join(&self, text: &str, name: Option<&str>) -> Result<Option<(Ticket, String)>, ApiError> {
+    /// Checks a ticket, and that this machine can make an interface; none when this node is in its network already.
+    async fn prepare_join(
+        &mut self,
+        text: &str,
+        name: Option<&str>,
+    ) -> Result<Option<(Ticket, String)>, ApiError> {
         let ticket = Ticket::parse(text).map_err(ticket_error)?;
         if !self.may_join(ticket.net())? {
             return Ok(None);
@@ -158,7 +161,31 @@ impl Supervisor {
             Some(name) => parse_name(name, "node")?.to_string(),
             None => host_name().map_or_else(|| "~node".to_owned(), |name| format!("~{name}")),
         };
+        // With a membership that has ended nothing works that could be disturbed.
+        self.stop_running().await;
+        self.retry_at = None;
+        interface::check_possible(&self.shared.config, self.configured_link()).await?;
         Ok(Some((ticket, name)))
+    }
+
+    /// Returns what a network made here carries, and what a node that joins expects.
+    fn configured_link(&self) -> NetworkLink {
+        self.shared.config.mode.map_or(NetworkLink::Tun, NetworkLink::from)
+    }
+
+    /// Tells people where the network carries something else than this node is configured for.
+    pub(super) fn compare_mode(&self, settings: &RosterSettings) {
+        let differs = |mode: Mode| NetworkLink::from(mode) != settings.link;
+        if self.shared.config.mode.is_some_and(differs) {
+            let carries = match settings.link {
+                NetworkLink::Tun => "tun",
+                NetworkLink::Tap => "tap",
+            };
+            let text =
+                format!("the network's mode is {carries}, which counts; the configuration says another");
+            tracing::warn!(network = %settings.name, "{text}");
+            self.shared.notice(NoticeLevel::Warning, None, text);
+        }
     }
 
     /// Tells whether there is anything to join for: false for a member, whose time has not ended. A coordinator renews
@@ -210,9 +237,9 @@ impl Supervisor {
         Err(last.unwrap_or_else(|| ApiError::new(ErrorCode::PoolOverlap, "no free address range")))
     }
 
-    /// Signs the first roster and stores keys, ledger and membership; the membership last, so that an attempt that ends
-    /// half way leaves a node in no network.
-    fn found(
+    /// Signs the first roster and, where this machine has room for its interface, stores keys, ledger and membership;
+    /// the membership last, so that an attempt that ends half way leaves a node in no network.
+    async fn found(
         &mut self,
         root: &Arc<Identity>,
         settings: RosterSettings,
@@ -241,6 +268,7 @@ impl Supervisor {
             up: true,
             roster: Arc::clone(&roster),
         };
+        interface::check(&self.shared.config, &roster, self.shared.own).await?;
         if self.root.is_none() {
             self.state
                 .store_root(root)
