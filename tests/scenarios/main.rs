@@ -4,3 +4,5 @@
 mod enrol;
 #[cfg(test)]
 mod layering;
+#[cfg(test)]
+mod simulation;

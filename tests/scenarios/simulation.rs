@@ -1,0 +1,424 @@
+//! Two to four nodes under a carrier that loses, repeats, reorders and damages datagrams, lies about who is there, and
+//! sees nodes restart. A seed replays exactly, up to the keys themselves.
+//!
+//! `SHADOWMESH_SEEDS=100000 cargo test -p mesh-tests simulation` runs more of them, `SHADOWMESH_SEED=17` a single one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use mesh_identity::{Identity, NewMember, Roster, RosterDraft, UnixSeconds, default_pool};
+use mesh_node::{DropReason, Link, Node, NodeConfig, NodeEvent, Now, Timings, TxQueue};
+use mesh_session::handshake::Local;
+use mesh_session::{AeadKind, ProviderKind};
+use mesh_wire::NodeId;
+use mesh_wire::roster::{Link as NetworkLink, RosterSettings};
+use zeroize::Zeroizing;
+
+const SEEDS: u64 = 10_000;
+const UNIX: u64 = 1_800_000_000;
+const YEAR: u64 = 365 * 86_400;
+const NODES: usize = 4;
+/// How long the carrier misbehaves, and how long it may take until everybody reaches everybody again.
+const TROUBLE: Duration = Duration::from_secs(45);
+const RECOVERY: Duration = Duration::from_secs(25);
+
+/// The members of the one network that all seeds share; making keys would take most of the time.
+struct Cast {
+    identities: Vec<Arc<Identity>>,
+    roster: Arc<Roster>,
+    net: mesh_wire::NetId,
+}
+
+static CAST: LazyLock<Cast> = LazyLock::new(|| {
+    let root = Identity::generate().unwrap();
+    let identities: Vec<_> = (0..NODES).map(|_| Arc::new(Identity::generate().unwrap())).collect();
+    let member = |number: usize| NewMember {
+        name: format!("n{number}").parse().unwrap(),
+        groups: BTreeSet::new(),
+        prefixes: BTreeSet::new(),
+        not_before: UnixSeconds(UNIX - YEAR),
+        not_after: UnixSeconds(UNIX + YEAR),
+    };
+    let settings = RosterSettings {
+        name: "home".parse().unwrap(),
+        ipv4_pool: default_pool(root.net_id(), 0),
+        link: NetworkLink::Tun,
+        mtu: 1420,
+        relays: Vec::new(),
+    };
+    let mut draft = RosterDraft::new(root.public(), settings, identities[0].node_id(), member(0)).unwrap();
+    for (number, identity) in identities.iter().enumerate().skip(1) {
+        draft.admit(identity.node_id(), member(number)).unwrap();
+    }
+    let roster = Arc::new(draft.sign(&root, UnixSeconds(UNIX), YEAR).unwrap());
+    Cast { identities, roster, net: root.net_id() }
+});
+
+/// SplitMix64: small, and the same everywhere.
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.roll() % limit
+    }
+
+    fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+
+    fn pick(&mut self, count: usize) -> usize {
+        usize::try_from(self.below(u64::try_from(count).unwrap())).unwrap()
+    }
+}
+
+/// How badly the carrier behaves.
+#[derive(Clone, Copy, Default)]
+struct Weather {
+    loss: u64,
+    repeat: u64,
+    damage: u64,
+    delay_ms: u64,
+    restart: u64,
+    absence: u64,
+}
+
+struct Simulation {
+    seed: u64,
+    dice: Dice,
+    now: Instant,
+    /// Seconds that this machine's wall clock is off.
+    clock: i64,
+    weather: Weather,
+    nodes: Vec<Node>,
+    in_flight: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
+    number: u64,
+    sent: BTreeMap<u64, (usize, usize)>,
+    received: BTreeSet<u64>,
+    drops: BTreeMap<DropReason, u64>,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut dice = Dice(seed);
+        let count = 2 + dice.pick(NODES - 1).min(usize::from(dice.percent(20)) * 2);
+        let weather = Weather {
+            loss: dice.below(40),
+            repeat: dice.below(20),
+            damage: dice.below(10),
+            delay_ms: 1 + dice.below(400),
+            restart: dice.below(2),
+            absence: dice.below(4),
+        };
+        let mut simulation = Self {
+            seed,
+            dice,
+            now: *START,
+            clock: 0,
+            weather,
+            nodes: Vec::new(),
+            in_flight: BTreeMap::new(),
+            number: 0,
+            sent: BTreeMap::new(),
+            received: BTreeSet::new(),
+            drops: BTreeMap::new(),
+        };
+        for at in 0..count {
+            let node = simulation.node(at);
+            simulation.nodes.push(node);
+        }
+        simulation
+    }
+
+    fn node(&mut self, at: usize) -> Node {
+        let config = NodeConfig {
+            local: Local {
+                identity: Arc::clone(&CAST.identities[at]),
+                provider: ProviderKind::AwsLc.provider(),
+                aead: AeadKind::AwsLc,
+            },
+            net: CAST.net,
+            network_secret: Zeroizing::new([7; 32]),
+            link: Link::Ip,
+            mtu: 1420,
+        };
+        let mut dice = Dice(self.dice.roll());
+        let random = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| dice.roll().to_le_bytes()[0]));
+        // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
+        let timings = Timings {
+            rekey: Duration::from_secs(7),
+            reject: Duration::from_secs(30),
+            handshake: Duration::from_secs(40),
+        };
+        Node::new(config, Arc::clone(&CAST.roster), random).with_timings(timings)
+    }
+
+    fn time(&self) -> Now {
+        Now { instant: self.now, unix: UNIX.saturating_add_signed(self.clock) }
+    }
+
+    fn run(&mut self) {
+        let end = self.now + TROUBLE;
+        while self.now < end {
+            self.trouble();
+            let (from, to) = self.pair();
+            self.send(from, to);
+            let pause = Duration::from_millis(50 + self.dice.below(2500));
+            self.pass(pause);
+        }
+        self.heal();
+        let end = self.now + RECOVERY;
+        while self.now < end {
+            let (from, to) = self.pair();
+            self.send(from, to);
+            self.pass(Duration::from_millis(200));
+        }
+        self.everybody_reaches_everybody();
+        self.nobody_is_busy();
+    }
+
+    fn pair(&mut self) -> (usize, usize) {
+        let from = self.dice.pick(self.nodes.len());
+        let to = (from + 1 + self.dice.pick(self.nodes.len() - 1)) % self.nodes.len();
+        (from, to)
+    }
+
+    fn trouble(&mut self) {
+        let at = self.dice.pick(self.nodes.len());
+        if self.dice.percent(self.weather.restart) {
+            self.note_drops(at);
+            self.nodes[at] = self.node(at);
+        }
+        if self.dice.percent(self.weather.absence) {
+            let (observer, observed) = self.pair();
+            let present = self.dice.percent(50);
+            self.presence(observer, observed, present);
+        }
+        if self.dice.percent(2) {
+            self.clock = i64::try_from(self.dice.below(86_400)).unwrap() - 43_200;
+        }
+    }
+
+    /// The carrier works again and says truly who is there.
+    fn heal(&mut self) {
+        self.weather = Weather { delay_ms: 1 + self.dice.below(50), ..Weather::default() };
+        for observer in 0..self.nodes.len() {
+            for observed in 0..self.nodes.len() {
+                if observer != observed {
+                    self.presence(observer, observed, true);
+                }
+            }
+        }
+    }
+
+    fn presence(&mut self, observer: usize, observed: usize, present: bool) {
+        let peer = CAST.identities[observed].node_id();
+        self.with(observer, |node, now, tx| node.handle_presence(now, peer, present, tx));
+    }
+
+    /// Hands a packet with a number of its own to a node's device side.
+    fn send(&mut self, from: usize, to: usize) -> u64 {
+        self.number += 1;
+        let number = self.number;
+        self.sent.insert(number, (from, to));
+        let packet = packet(address(from), address(to), number);
+        self.with(from, |node, now, tx| node.handle_packet(now, &packet, tx));
+        number
+    }
+
+    fn with(&mut self, at: usize, act: impl FnOnce(&mut Node, Now, &mut TxQueue)) {
+        let mut tx = TxQueue::new();
+        let now = self.time();
+        act(&mut self.nodes[at], now, &mut tx);
+        self.take(at, tx);
+    }
+
+    /// Gives what a node sent to the carrier.
+    fn take(&mut self, from: usize, mut tx: TxQueue) {
+        while let Some(transmit) = tx.pop() {
+            let Some(to) = (0..self.nodes.len()).find(|at| CAST.identities[*at].node_id() == transmit.to)
+            else {
+                continue;
+            };
+            let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
+            for datagram in transmit.payload.chunks(segment) {
+                // Handshake messages are long and random; to search them too would take most of the time.
+                let clear = datagram.len() < 500 && contains(datagram, MARK);
+                assert!(!clear, "seed {}: plaintext on the wire", self.seed);
+                let copies = if self.dice.percent(self.weather.repeat) { 2 } else { 1 };
+                for _ in 0..copies {
+                    self.launch(from, to, datagram.to_vec());
+                }
+            }
+        }
+        while let Some(event) = self.nodes[from].poll_event() {
+            if let NodeEvent::Pong { rtt, .. } = event {
+                assert!(rtt < Duration::from_secs(60), "seed {}: absurd rtt {rtt:?}", self.seed);
+            }
+        }
+    }
+
+    fn launch(&mut self, from: usize, to: usize, mut datagram: Vec<u8>) {
+        if self.dice.percent(self.weather.loss) {
+            return;
+        }
+        if self.dice.percent(self.weather.damage) {
+            let at = self.dice.pick(datagram.len());
+            datagram[at] ^= 1 << self.dice.below(8);
+        }
+        let delay = Duration::from_millis(1 + self.dice.below(self.weather.delay_ms));
+        let unique = self.dice.roll();
+        self.in_flight.insert((self.now + delay, unique), (from, to, datagram));
+    }
+
+    /// Lets time pass, one delivery or timer after the other.
+    fn pass(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        let mut steps = 0;
+        loop {
+            let arrival = self.in_flight.first_key_value().map(|((at, _), _)| *at);
+            let timer = self.nodes.iter().filter_map(Node::poll_timeout).min();
+            let Some(next) = arrival.into_iter().chain(timer).min().filter(|at| *at <= end) else { break };
+            steps += 1;
+            assert!(steps < 20_000, "seed {}: the nodes do not come to rest", self.seed);
+            self.now = self.now.max(next);
+            if arrival.is_some_and(|at| at <= self.now) {
+                let (_, (from, to, datagram)) = self.in_flight.pop_first().unwrap();
+                self.deliver(from, to, datagram);
+            }
+            for at in 0..self.nodes.len() {
+                if self.nodes[at].poll_timeout().is_some_and(|due| due <= self.now) {
+                    self.with(at, |node, now, tx| node.handle_timeout(now, tx));
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn deliver(&mut self, from: usize, to: usize, mut datagram: Vec<u8>) {
+        let mut tx = TxQueue::new();
+        let (now, sender) = (self.time(), CAST.identities[from].node_id());
+        let packet = self.nodes[to].handle_datagram(now, sender, &mut datagram, &mut tx).map(<[u8]>::to_vec);
+        if let Some(packet) = packet {
+            let number = number_of(&packet);
+            let seed = self.seed;
+            assert_eq!(self.sent.get(&number), Some(&(from, to)), "seed {seed}: a packet nobody sent");
+            assert!(self.received.insert(number), "seed {seed}: packet {number} was accepted twice");
+        }
+        self.take(to, tx);
+    }
+
+    fn everybody_reaches_everybody(&mut self) {
+        for from in 0..self.nodes.len() {
+            for to in (0..self.nodes.len()).filter(|to| *to != from) {
+                let number = self.send(from, to);
+                self.pass(Duration::from_secs(2));
+                let seed = self.seed;
+                assert!(
+                    self.received.contains(&number),
+                    "seed {seed}: {from} does not reach {to} after healing"
+                );
+            }
+        }
+    }
+
+    /// After the traffic ends, the nodes fall silent.
+    fn nobody_is_busy(&mut self) {
+        self.pass(Duration::from_secs(200));
+        for at in 0..self.nodes.len() {
+            assert_eq!(self.nodes[at].poll_timeout(), None, "seed {}: node {at} keeps a timer", self.seed);
+            self.note_drops(at);
+        }
+    }
+
+    fn note_drops(&mut self, at: usize) {
+        for (reason, count) in self.nodes[at].counters().iter() {
+            *self.drops.entry(reason).or_default() += count;
+        }
+    }
+}
+
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// Stands in every packet, so that plaintext on the wire is recognised.
+const MARK: &[u8] = b"plaintext of a simulated packet";
+
+fn address(at: usize) -> Ipv4Addr {
+    let id: NodeId = CAST.identities[at].node_id();
+    CAST.roster.leaf(&id).unwrap().ipv4
+}
+
+fn packet(from: Ipv4Addr, to: Ipv4Addr, number: u64) -> Vec<u8> {
+    let length = u16::try_from(20 + 8 + MARK.len()).unwrap();
+    let mut packet = vec![0x45, 0];
+    packet.extend(length.to_be_bytes());
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(from.octets());
+    packet.extend(to.octets());
+    packet.extend(number.to_be_bytes());
+    packet.extend(MARK);
+    packet
+}
+
+fn number_of(packet: &[u8]) -> u64 {
+    assert!(packet.ends_with(MARK), "a packet arrived changed");
+    u64::from_be_bytes(packet[20..28].try_into().unwrap())
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+#[test]
+fn nodes_recover_from_any_weather() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (first, last) = match number("SHADOWMESH_SEED") {
+        Some(seed) => (seed, seed + 1),
+        None => (0, number("SHADOWMESH_SEEDS").unwrap_or(SEEDS)),
+    };
+    let next = Mutex::new(first);
+    let drops = Mutex::new(BTreeMap::<DropReason, u64>::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = {
+                        let mut next = next.lock().unwrap();
+                        if *next >= last {
+                            return;
+                        }
+                        *next += 1;
+                        *next - 1
+                    };
+                    let mut simulation = Simulation::new(seed);
+                    simulation.run();
+                    let mut all = drops.lock().unwrap();
+                    for (reason, count) in simulation.drops {
+                        *all.entry(reason).or_default() += count;
+                    }
+                }
+            });
+        }
+    });
+    if last - first >= 1000 {
+        // What the weather is meant to cause has to have occurred, or the test shows nothing.
+        let drops = drops.into_inner().unwrap();
+        for reason in [
+            DropReason::Replayed,
+            DropReason::Forged,
+            DropReason::HandshakeRefused,
+            DropReason::UnknownSession,
+        ] {
+            assert!(drops.get(&reason).is_some_and(|count| *count > 100), "{reason:?} is rare: {drops:?}");
+        }
+    }
+}
