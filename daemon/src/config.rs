@@ -186,9 +186,13 @@ fn read(path: &Path) -> anyhow::Result<File> {
     }
     let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"))?;
     toml::from_str(&text).map_err(|error| {
-        let line =
-            error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        anyhow::anyhow!("configuration {name}, line {line}: {}", error.message().replace('\n', " "))
+        let before = error.span().map_or(0, |span| span.start.min(text.len()));
+        let line = text.get(..before).map_or(0, |before| before.matches('\n').count());
+        let key =
+            text.lines().nth(line).and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
+        let reason = error.message().replace('\n', " ");
+        let key = if reason.contains(key) { String::new() } else { format!("{key}: ") };
+        anyhow::anyhow!("configuration {name}, line {}: {key}{reason}", line + 1)
     })
 }
 
@@ -222,7 +226,7 @@ mod tests {
         let path = dir.path().join("meshd.toml");
         for (text, line, part) in [
             ("interface = \"a\"\ninterfase = \"b\"\n", 2, "interfase"),
-            ("mtu = \"big\"\n", 1, "invalid type"),
+            ("mtu = \"big\"\n", 1, "mtu: invalid type"),
             ("mode = \"bridge\"\n", 1, "bridge"),
             ("[crypto]\nsecret = 1\n", 2, "secret"),
             ("interface = \n", 1, ""),
