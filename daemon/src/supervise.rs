@@ -415,3 +415,6 @@ impl std::fmt::Debug for Shared {
         f.debug_struct("Shared").field("own", &self.own).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

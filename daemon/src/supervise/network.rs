@@ -190,7 +190,7 @@ impl Supervisor {
 
     /// Tells whether there is anything to join for: false for a member, whose time has not ended. A coordinator renews
     /// its own.
-    fn may_join(&self, net: NetId) -> Result<bool, ApiError> {
+    pub(super) fn may_join(&self, net: NetId) -> Result<bool, ApiError> {
         let Some(membership) = &self.membership else { return Ok(true) };
         if membership.net != net {
             return Err(self.already_enrolled());
