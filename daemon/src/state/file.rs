@@ -77,7 +77,7 @@ impl StateError {
     }
 }
 
-/// Loads a file that [`write`] made; none when there is none.
+/// Loads a file that [`write()`] made; none when there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let Some(bytes) = read_bytes(path)? else { return Ok(None) };
     let damaged = |what: &str| StateError::Damaged { path: path.to_owned(), what: what.to_owned() };
