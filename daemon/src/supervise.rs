@@ -76,7 +76,14 @@ pub struct Supervisor {
     requests: mpsc::Receiver<Request>,
     running: Option<Running>,
     joining: Option<Joining>,
-    retry_at: Option<Instant>,
+    retry: Option<Retry>,
+}
+
+/// Another attempt to come up, later.
+struct Retry {
+    at: Instant,
+    /// Why the last one failed.
+    reason: String,
 }
 
 /// An enrolment under way.
@@ -118,7 +125,7 @@ impl Supervisor {
             requests,
             running: None,
             joining: None,
-            retry_at: None,
+            retry: None,
         };
         supervisor.coordination()?;
         supervisor.show();
@@ -131,7 +138,7 @@ impl Supervisor {
             self.start_by_itself().await;
         }
         loop {
-            let retry_at = self.retry_at;
+            let retry_at = self.retry.as_ref().map(|retry| retry.at);
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -188,7 +195,7 @@ impl Supervisor {
                     .send(Err(ApiError::new(ErrorCode::Down, "joining was given up by \"meshctl down\"")));
             }
         }
-        self.retry_at = None;
+        self.retry = None;
         if self.membership.is_some() {
             self.set_wish(false)?;
         }
@@ -230,31 +237,29 @@ impl Supervisor {
     async fn start_by_itself(&mut self) {
         if let Err(error) = self.start_running().await {
             tracing::warn!(reason = %error.message, "cannot come up");
-            self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message.clone());
-            self.shared.change(|view| view.ready.reason = error.message);
+            self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message);
         }
     }
 
     /// Comes up, or tries again by itself later.
     async fn start_running(&mut self) -> Result<(), ApiError> {
-        self.retry_at = None;
+        self.retry = None;
         if self.running.is_some() {
             return Ok(());
         }
         let started = self.start().await;
-        // Waiting does not make a node a member.
-        if started.as_ref().is_err_and(|error| error.code != ErrorCode::NotEnrolled) {
-            self.retry_later();
+        if let Err(error) = &started {
+            self.retry_later(error);
         }
         self.show();
         started
     }
 
-    /// Has a node that is to be up, and is not, come up by itself later.
-    fn retry_later(&mut self) {
+    /// Has a node that is to be up, and is not, come up by itself later. Waiting does not make a node a member.
+    fn retry_later(&mut self, error: &ApiError) {
         let wanted = self.membership.as_ref().is_some_and(|membership| membership.up);
-        if wanted && self.running.is_none() {
-            self.retry_at = Some(Instant::now() + RETRY);
+        if wanted && self.running.is_none() && error.code != ErrorCode::NotEnrolled {
+            self.retry = Some(Retry { at: Instant::now() + RETRY, reason: error.message.clone() });
         }
     }
 
@@ -286,11 +291,12 @@ impl Supervisor {
             running::After::Adopt(roster) => self.adopt(roster).await,
             running::After::Failed(error) => {
                 tracing::warn!(reason = %error.message, "the node failed; starting anew");
-                self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message);
-                let soon = running.since() + RETRY;
-                self.stop_running().await;
+                self.shared.notice(NoticeLevel::Warning, Some(error.code), error.message.clone());
                 // At once, unless it fails again and again.
-                self.retry_at = Some(soon.max(Instant::now()));
+                let at = (running.since() + RETRY).max(Instant::now());
+                self.stop_running().await;
+                self.retry = Some(Retry { at, reason: error.message });
+                self.show();
             }
         }
     }
@@ -304,19 +310,13 @@ impl Supervisor {
         view.state = match (&self.membership, running) {
             (_, None) if self.joining.is_some() => NodeState::Starting,
             (None, _) => NodeState::Unenrolled,
+            (Some(_), None) if self.retry.is_some() => NodeState::Starting,
             (Some(_), None) => NodeState::Down,
             (Some(_), Some(running)) => running.state(),
         };
-        view.ready = match (running, &self.joining) {
-            (Some(running), _) => running.readiness(),
-            (None, Some(joining)) => {
-                Readiness { reason: joining.progress.borrow().clone(), ..Readiness::default() }
-            }
-            (None, None) if self.membership.is_none() => Readiness {
-                reason: "\"meshctl up\" with a ticket or a new network".into(),
-                ..Readiness::default()
-            },
-            (None, None) => Readiness { reason: "\"meshctl up\"".into(), ..Readiness::default() },
+        view.ready = match running {
+            Some(running) => running.readiness(),
+            None => Readiness { reason: self.waits_for(), ..Readiness::default() },
         };
         let before = self.shared.replace(view.clone());
         if before.state != view.state || before.ready != view.ready {
@@ -326,6 +326,20 @@ impl Supervisor {
             && let Some(relay) = view.relay
         {
             self.shared.event(EventKind::Relay { relay });
+        }
+    }
+
+    /// Says what a node that is not running waits for.
+    fn waits_for(&self) -> String {
+        match (&self.joining, &self.retry) {
+            (Some(joining), _) => joining.progress.borrow().clone(),
+            (None, Some(retry)) => {
+                format!("the next attempt to come up, as the last one failed: {}", retry.reason)
+            }
+            (None, None) if self.membership.is_none() => {
+                "\"meshctl up\" with a ticket or a new network".into()
+            }
+            (None, None) => "\"meshctl up\"".into(),
         }
     }
 

@@ -100,7 +100,7 @@ impl Supervisor {
                 self.show();
             }
             Err(error) => {
-                self.retry_later();
+                self.retry_later(&error);
                 let _ = reply.send(Err(error));
             }
         }
@@ -115,7 +115,7 @@ impl Supervisor {
         let answer = match done {
             Ok(membership) => self.joined(membership).await,
             Err(error) => {
-                self.retry_later();
+                self.retry_later(&error);
                 Err(error)
             }
         };
@@ -163,7 +163,7 @@ impl Supervisor {
         };
         // With a membership that has ended nothing works that could be disturbed.
         self.stop_running().await;
-        self.retry_at = None;
+        self.retry = None;
         interface::check_possible(&self.shared.config, self.configured_link()).await?;
         Ok(Some((ticket, name)))
     }

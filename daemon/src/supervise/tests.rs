@@ -1,5 +1,4 @@
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use mesh_identity::{NewMember, Roster, RosterDraft, UnixSeconds, default_pool};
 use mesh_session::{AeadKind, ProviderKind};
@@ -217,7 +216,7 @@ async fn node_that_cannot_come_up_tries_again_and_a_removed_one_does_not() {
     place.enrol(place.founded(NodeId([1; 32]), later()));
     let mut supervisor = place.supervisor().unwrap();
     assert_eq!(supervisor.start_running().await.unwrap_err().code, ErrorCode::NotEnrolled);
-    assert!(supervisor.retry_at.is_none());
+    assert!(supervisor.retry.is_none());
 
     let place = Place::new();
     let roster = place.founded(place.own, later());
@@ -225,6 +224,7 @@ async fn node_that_cannot_come_up_tries_again_and_a_removed_one_does_not() {
     let mut supervisor = place.supervisor().unwrap();
     std::fs::write(place.state.path(Ledger::FILE), "damaged").unwrap();
     assert_eq!(supervisor.start_running().await.unwrap_err().code, ErrorCode::StateDamaged);
-    assert!(supervisor.retry_at.is_some());
-    assert!(Path::new(&place.state.path(Ledger::FILE)).exists());
+    assert!(supervisor.retry.is_some());
+    assert_eq!(supervisor.shared.view().state, NodeState::Starting);
+    assert!(supervisor.shared.view().ready.reason.contains("ledger.state"));
 }
