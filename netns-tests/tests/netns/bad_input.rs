@@ -85,7 +85,8 @@ fn key_file_that_others_can_read() {
         // Put right, everything works again.
         fs::set_permissions(&key, fs::Permissions::from_mode(0o600))?;
         laptop.launch()?;
-        laptop.ctl(&["status"])?.success()?;
+        laptop
+            .wait_for_status("the node to be up", Duration::from_secs(10), |status| status.state() == "up")?;
         Ok(())
     });
 }
