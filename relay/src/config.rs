@@ -76,7 +76,7 @@ pub struct Limits {
     pub rosters: usize,
     /// Bytes of all kept rosters.
     pub roster_bytes: usize,
-    /// Seconds of silence after which a client is asked for a sign of life; it is dropped after three such spans.
+    /// Seconds of silence after which a client is asked for a sign of life; it is dropped when three such questions stay unanswered.
     pub heartbeat_seconds: u16,
     /// Seconds for TLS, WebSocket and authentication together.
     pub handshake_seconds: u16,

@@ -203,6 +203,21 @@ impl Peer {
     }
 }
 
+impl Live {
+    /// Returns the session that follows this one with fresh keys.
+    pub(crate) fn rekeyed(&self, session: Session, now: Instant, confirmed: bool) -> Self {
+        Self {
+            session,
+            initiator: self.initiator,
+            handshake: self.handshake,
+            established: now,
+            last_used: now,
+            confirmed,
+            crossed: false,
+        }
+    }
+}
+
 impl Queue {
     /// Appends a packet and returns how many older ones had to go.
     pub(crate) fn push(&mut self, now: Instant, packet: &[u8]) -> usize {

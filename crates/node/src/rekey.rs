@@ -12,7 +12,6 @@ use mesh_wire::control::{Control, Half, REKEY_PART, RekeyPart};
 use crate::counters::DropReason;
 use crate::index::Owner;
 use crate::node::{Node, Now, Slot};
-use crate::peer::Live;
 use crate::tx::TxQueue;
 
 /// An offer without an answer is repeated after this, so often.
@@ -179,15 +178,7 @@ impl Node {
         match live.session.finish_rekey(self.config.local.provider, &lead.rekey, &answer) {
             Ok(session) => {
                 peer.lead = None;
-                let next = Live {
-                    session,
-                    initiator: live.initiator,
-                    handshake: live.handshake,
-                    established: now.instant,
-                    last_used: now.instant,
-                    confirmed: true,
-                    crossed: false,
-                };
+                let next = live.rekeyed(session, now.instant, true);
                 self.push_session(now, slot, next);
                 // Tells the follower that it may send under the new keys.
                 self.ping_slot(now.instant, slot, tx);
@@ -214,15 +205,7 @@ impl Node {
             self.indices.release(index);
             return self.counters.count(DropReason::HandshakeRefused);
         };
-        let next = Live {
-            session,
-            initiator: live.initiator,
-            handshake: live.handshake,
-            established: now.instant,
-            last_used: now.instant,
-            confirmed: false,
-            crossed: false,
-        };
+        let next = live.rekeyed(session, now.instant, false);
         if let Some(follow) = &mut peer.follow {
             follow.answer = Some(answer);
         }

@@ -113,7 +113,7 @@ pub struct Welcome {
     pub connection: [u8; 16],
     /// The client's address as the relay sees it.
     pub observed: SocketAddr,
-    /// Seconds of silence after which either side sends a PING; after three such spans the connection is dead.
+    /// Seconds of silence after which either side sends a PING; after three PINGs without an answer the connection is dead.
     pub heartbeat: u16,
     /// Most handles at a time.
     pub handles: u32,
