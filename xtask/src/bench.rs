@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let clients =
         if arguments.links_only { None } else { Some(workspace::build_example(CLIENTS.0, CLIENTS.1)?) };
+    let handshake = workspace::build_example("mesh-session", "handshake-cost")?;
     isolate::ensure_root_of_networks()?;
     let mut figures = Figures::default();
     let mut arena = Arena::new(NAME)?;
@@ -69,6 +70,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for round in 1..=arguments.rounds {
         say::line(&format!("round {round} of {}", arguments.rounds));
         links.measure(&mut figures)?;
+        figures.add(
+            "CPU of a full handshake, both sides",
+            "ms",
+            None,
+            Some(load::printed_figure(&handshake)?),
+        );
         let newcomer = arena.host(&format!("new{round}"))?;
         let daemon = time_to_first_ping(&near, &newcomer, &mut figures)?;
         cost_of_coming_up((&near, &daemons[0]), (&newcomer, &daemon), &mut figures)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -61,6 +62,14 @@ pub(crate) fn idle_clients(
     figures.add("meshrelay RSS before them", "MiB", None, Some(before));
     figures.add("meshrelay RSS, 1000 idle clients", "MiB", None, Some(rss_mib(pid)?));
     Ok(())
+}
+
+/// Runs a program whose only output is one number.
+pub(crate) fn printed_figure(program: &Path) -> Result<f64> {
+    let output =
+        Command::new(program).output().with_context(|| format!("cannot run {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.trim().parse().with_context(|| format!("{} printed no figure: {text}", program.display()))
 }
 
 /// Seconds of processor time that a process used so far, in itself and in the kernel.
