@@ -17,7 +17,7 @@ use crate::peer::{Dial, DialState, Live, Probe};
 use crate::tx::TxQueue;
 
 /// The first HELLO without an answer is repeated after this, each next one after twice as long.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(16);
 /// A handshake that nobody renews the wish for ends after this (WireGuard's REKEY_ATTEMPT_TIME).
 const GIVE_UP: Duration = Duration::from_secs(90);
@@ -70,7 +70,7 @@ impl Node {
         if self.peers[slot.0].current().is_some() {
             // It may have been started anew and know nothing of the session: ask.
             self.probe(now.instant, slot, 0, tx);
-        } else if !self.peers[slot.0].queue.is_empty() || self.peers[slot.0].dial.is_some() {
+        } else if self.peers[slot.0].wants_dial(now.instant) {
             self.stop_dial(slot);
             self.dial(now, slot, tx);
         }
@@ -109,6 +109,7 @@ impl Node {
         let dial = Dial {
             index,
             state: DialState::Hello(Box::new(state)),
+            sent: now.instant,
             retry_at: now.instant + wait,
             tries,
             give_up_at: before.map_or(now.instant + GIVE_UP, |dial| dial.give_up_at),
@@ -177,6 +178,7 @@ impl Node {
         let (next, response) = taken.map_err(|error| note(&mut peer.last_error, error))?;
         if let Some(dial) = &mut peer.dial {
             dial.state = DialState::Response(Box::new(next));
+            dial.sent = now.instant;
             dial.crossed = crossed;
             dial.retry_at = now.instant + RETRY_FIRST.saturating_mul(1 << (dial.tries - 1).min(4));
         }

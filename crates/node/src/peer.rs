@@ -7,6 +7,7 @@ use mesh_session::Session;
 use mesh_session::handshake::{AwaitChallenge, AwaitEstablished, HandshakeError};
 use mesh_wire::NodeId;
 
+use crate::dial::RETRY_FIRST;
 use crate::rekey::{Follow, Lead};
 
 /// Packets that wait for a session, at most.
@@ -93,6 +94,8 @@ pub(crate) struct Live {
 pub(crate) struct Dial {
     pub(crate) index: u32,
     pub(crate) state: DialState,
+    /// When its last message was sent.
+    pub(crate) sent: Instant,
     pub(crate) retry_at: Instant,
     pub(crate) tries: u32,
     pub(crate) give_up_at: Instant,
@@ -159,6 +162,15 @@ impl Peer {
         }
         self.sessions.push(live);
         evicted
+    }
+
+    /// Tells whether a peer that is there now should be dialled at once: packets wait, or an attempt has waited for an
+    /// answer long enough to count as lost. One that was just sent is left alone.
+    pub(crate) fn wants_dial(&self, now: Instant) -> bool {
+        match &self.dial {
+            Some(dial) => now.duration_since(dial.sent) >= RETRY_FIRST,
+            None => !self.queue.is_empty(),
+        }
     }
 
     /// Remembers a ping that was sent.

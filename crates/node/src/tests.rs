@@ -287,6 +287,36 @@ fn simultaneous_open_settles_on_one_session() {
 }
 
 #[test]
+fn presence_does_not_disturb_a_handshake_under_way() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let (mut tx, now, packet) = (TxQueue::new(), world.now(), world.packet(a, b, 1));
+    let node = world.nodes.get_mut(&a).unwrap();
+    node.handle_packet(now, &packet, &mut tx);
+    let hello = tx.pop().unwrap();
+    node.handle_presence(now, b, true, &mut tx);
+    assert!(tx.pop().is_none(), "the HELLO on its way is not replaced");
+    let mut later = TxQueue::new();
+    later.message(hello.to, &hello.payload);
+    world.carry(a, later);
+    assert_eq!(world.got(b).len(), 1);
+}
+
+#[test]
+fn dial_that_waits_is_repeated_when_the_peer_comes() {
+    let mut world = World::new(2, Link::Ip);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.cut.insert(b);
+    world.with(a, |node, now, tx| {
+        node.connect(now, b, tx);
+    });
+    world.pass(Duration::from_secs(20));
+    world.cut.clear();
+    world.with(a, |node, now, tx| node.handle_presence(now, b, true, tx));
+    assert!(world.session(a, b).is_some());
+}
+
+#[test]
 fn restarted_peer_is_noticed_when_it_comes_back() {
     let mut world = World::new(2, Link::Ip);
     let [a, b] = [world.ids[0], world.ids[1]];
