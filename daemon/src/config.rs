@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Parser;
 use mesh_session::{AeadKind, ProviderKind};
-use mesh_wire::NodeId;
 use mesh_wire::roster::Link;
 use serde::Deserialize;
 
@@ -194,12 +193,6 @@ fn read(path: &Path) -> anyhow::Result<File> {
         let key = if reason.contains(key) { String::new() } else { format!("{key}: ") };
         anyhow::anyhow!("configuration {name}, line {}: {key}{reason}", line + 1)
     })
-}
-
-/// Returns the hardware address of a node in TAP mode: locally administered, from its id, so that it stays the same.
-#[must_use]
-pub fn mac_of(node: NodeId) -> [u8; 6] {
-    [0x02, node.0[0], node.0[1], node.0[2], node.0[3], node.0[4]]
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_control::{ApiError, ErrorCode};
 use mesh_identity::Roster;
+use mesh_node::mac_of;
 use mesh_tun::{Device, DeviceConfig, local_routes, overlapping};
 use mesh_wire::NodeId;
 use mesh_wire::roster::{Leaf, Link, RosterSettings};
 
-use crate::config::{Config, mac_of};
+use crate::config::Config;
 use crate::one_line;
 
 /// Checks that this machine can make an interface at all, before anything is stored or a ticket is used: makes one

@@ -25,6 +25,9 @@ use zeroize::Zeroizing;
 
 pub use self::file::{StateError, secret_text};
 
+/// Bytes that a membership may take: the largest roster, and the secrets beside it.
+const ROOM: usize = mesh_wire::limits::ROSTER + 64 * 1024;
+
 /// The state directory of one daemon, locked against a second one.
 #[derive(Debug)]
 pub struct StateDir {
@@ -161,6 +164,15 @@ impl StateDir {
             up: membership.up,
         };
         blocking(|| file::write(&self.path("network.state"), &stored))
+    }
+
+    /// Finds out that a membership could be stored, before a ticket is used for it: writes as much as the largest roster
+    /// takes, and removes it again.
+    ///
+    /// # Errors
+    /// [`StateError::Write`] with the system's reason, such as a full disk.
+    pub fn check_room(&self) -> Result<(), StateError> {
+        blocking(|| file::try_room(&self.path("room.new"), ROOM))
     }
 
     /// Stores a newer roster.

@@ -133,6 +133,19 @@ pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     written.map_err(failed)
 }
 
+/// Writes zeros to a file and removes it, whether or not they fit.
+pub(super) fn try_room(path: &Path, bytes: usize) -> Result<(), StateError> {
+    let written = fs::OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(&vec![0; bytes]).and_then(|()| file.sync_all()));
+    let removed = fs::remove_file(path);
+    written.and(removed).map_err(|source| StateError::Write { path: path.to_owned(), source })
+}
+
 fn replace(path: &Path, beside: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(beside)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
@@ -244,6 +257,14 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         let error = read::<u32>(&path).unwrap_err().to_string();
         assert!(error.contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn room_is_tried_and_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        try_room(&dir.path().join("room.new"), 100_000).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(try_room(&dir.path().join("missing/room.new"), 10).is_err());
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl Supervisor {
             Some(root) => Arc::clone(root),
             None => Arc::new(Identity::generate().map_err(|error| internal(&error))?),
         };
+        self.state.check_room().map_err(|error| storage(&error))?;
         check_relay(&relay, pin, &root).await?;
         let settings = RosterSettings {
             name: network_name,
@@ -165,6 +166,7 @@ impl Supervisor {
         self.stop_running().await;
         self.retry = None;
         interface::check_possible(&self.shared.config, self.configured_link()).await?;
+        self.state.check_room().map_err(|error| storage(&error))?;
         Ok(Some((ticket, name)))
     }
 
@@ -247,7 +249,6 @@ impl Supervisor {
         (relay, pin): (RelayUrl, Pin),
     ) -> Result<Membership, ApiError> {
         let now = unix_now();
-        let storage = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Storage, one_line(error));
         let member = NewMember {
             name,
             groups: BTreeSet::new(),
@@ -335,6 +336,10 @@ fn host_name() -> Option<Name> {
     let clean: String =
         label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(54).collect();
     clean.trim_matches('-').parse().ok()
+}
+
+fn storage(error: &dyn std::error::Error) -> ApiError {
+    ApiError::new(ErrorCode::Storage, one_line(error))
 }
 
 fn internal(error: &dyn std::error::Error) -> ApiError {
