@@ -6,7 +6,7 @@
 # Needs cargo-deb: cargo install cargo-deb --locked --root ~/.cache/shadowmesh/tools
 set -eu
 cd "$(dirname "$0")/.."
-PATH="$HOME/.cache/shadowmesh/tools/bin:$PATH"
+PATH="${SHADOWMESH_CACHE:-$HOME/.cache/shadowmesh}/tools/bin:$PATH"
 command -v cargo-deb >/dev/null || {
     echo 'build.sh: cargo-deb is missing; run "cargo install cargo-deb --locked --root ~/.cache/shadowmesh/tools"' >&2
     exit 1
@@ -23,7 +23,8 @@ stage() {
     stage="$release/package/$1"
     rm -rf "$stage"
     mkdir -p "$stage/man"
-    packaging/third-party-notices.py "$@" | gzip -9n >"$stage/THIRD-PARTY-NOTICES.gz"
+    packaging/third-party-notices.py "$@" >"$stage/THIRD-PARTY-NOTICES"
+    gzip -9n "$stage/THIRD-PARTY-NOTICES"
     for program in "$@"; do
         case $program in
         meshctl) "$release/$program" man "$stage/man" ;;

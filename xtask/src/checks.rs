@@ -18,6 +18,9 @@ pub(crate) struct Arguments {
     /// Only these steps.
     #[arg(long, value_enum)]
     only: Vec<Step>,
+    /// The packages too, built and installed in a clean system; takes some minutes and a download.
+    #[arg(long)]
+    package: bool,
     /// Go on after a step failed.
     #[arg(long)]
     keep_going: bool,
@@ -57,7 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else if arguments.quick {
         vec![Step::Fmt, Step::Clippy, Step::Test]
     } else {
-        Step::value_variants().to_vec()
+        let all = Step::value_variants().iter().copied();
+        all.filter(|step| *step != Step::Package || arguments.package).collect()
     };
     if !isolate::is_inside() {
         packages::ensure_installed(&[packages::BUILD])?;
@@ -148,9 +152,7 @@ fn namespaces() -> Result<Outcome> {
     if !isolate::is_inside() {
         packages::ensure_installed(&[packages::NAMESPACES, packages::SCENARIOS])?;
         workspace::build(&workspace::PROGRAMS)?;
-        let words =
-            ["test", "--locked", "--release", "-p", "mesh-netns-tests", "--test", "netns", "--no-run"];
-        cargo(&words)?;
+        cargo(&["test", "--locked", "--workspace", "--test", "netns", "--no-run"])?;
     }
     if isolate::is_inside() {
         isolate::ensure_root_of_networks()?;
@@ -173,8 +175,8 @@ fn scenarios() -> Result<Outcome> {
         let words = ["nextest", "run", "--locked", "--workspace", "--test", "netns", "--no-fail-fast"];
         workspace::cargo(&[&words[..], &["--test-threads", "2"]].concat())
     } else {
-        let words = ["test", "--locked", "--workspace", "--test", "netns", "--", "--test-threads", "2"];
-        workspace::cargo(&words)
+        let words = ["test", "--locked", "--workspace", "--test", "netns", "--no-fail-fast"];
+        workspace::cargo(&[&words[..], &["--", "--test-threads", "2"]].concat())
     };
     command.env("SHADOWMESH_BIN_DIR", workspace::release_dir());
     passed(command)
@@ -184,6 +186,7 @@ fn packaging() -> Result<Outcome> {
     if !geteuid().is_root() {
         return Ok(Outcome::Skipped("a clean system is made by root only".into()));
     }
+    packages::ensure_installed(&[packages::BUILD, packages::PACKAGING])?;
     package::run().map(|()| Outcome::Passed)
 }
 

@@ -36,6 +36,10 @@ pub(crate) const SCENARIOS: &[Need] = &[
     ("chown", "coreutils"),
 ];
 
+/// What builds the packages and makes the clean system.
+pub(crate) const PACKAGING: &[Need] =
+    &[("debootstrap", "debootstrap"), ("zstd", "zstd"), ("python3", "python3-minimal"), ("dpkg-deb", "dpkg")];
+
 /// What the programs are built with beside the Rust toolchain.
 pub(crate) const BUILD: &[Need] = &[("cc", "build-essential")];
 
