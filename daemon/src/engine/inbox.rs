@@ -15,6 +15,9 @@ use super::Command;
 /// in 10 ms.
 const MAX_BYTES: usize = 2 * 1024 * 1024;
 
+/// What a batch takes beside its payload, roughly, so that many small ones are bounded too.
+const BATCH_COST: usize = 128;
+
 /// Commands that wait, at most; beyond it new ones are dropped, and with them the sender of their answer.
 const MAX_COMMANDS: usize = 8192;
 
@@ -58,12 +61,12 @@ impl Inbox {
     /// Appends frames; drops and counts them when too much waits.
     pub fn frames(&self, frames: Frames) {
         let mut state = self.lock();
-        if state.bytes + frames.payload.len() > MAX_BYTES {
+        if state.bytes + frames.cost() > MAX_BYTES {
             state.dropped += 1;
             return;
         }
         let idle = state.is_empty();
-        state.bytes += frames.payload.len();
+        state.bytes += frames.cost();
         state.frames.push_back(frames);
         drop(state);
         if idle {
@@ -100,7 +103,7 @@ impl Inbox {
         while bytes < limit
             && let Some(next) = state.frames.pop_front()
         {
-            bytes += next.payload.len();
+            bytes += next.cost();
             frames.push(next);
         }
         state.bytes -= bytes;
@@ -120,6 +123,12 @@ impl Inbox {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Frames {
+    fn cost(&self) -> usize {
+        self.payload.len() + BATCH_COST
     }
 }
 
@@ -174,17 +183,17 @@ mod tests {
         inbox.command(Command::Stop);
         let lengths = |taken: Vec<Frames>| -> Vec<usize> { taken.iter().map(|f| f.payload.len()).collect() };
         inbox.clear();
-        let (taken, commands) = inbox.take(15);
+        let (taken, commands) = inbox.take(15 + BATCH_COST);
         assert_eq!((lengths(taken), commands.len()), (vec![10, 20], 1));
         assert!(readable(&inbox));
         inbox.clear();
         inbox.frames(frames(40));
-        assert_eq!(lengths(inbox.take(15).0), [30]);
+        assert_eq!(lengths(inbox.take(15 + BATCH_COST).0), [30]);
         assert!(readable(&inbox));
         inbox.clear();
-        assert_eq!(lengths(inbox.take(15).0), [40]);
+        assert_eq!(lengths(inbox.take(15 + BATCH_COST).0), [40]);
         assert!(!readable(&inbox));
-        inbox.frames(frames(MAX_BYTES));
+        inbox.frames(frames(MAX_BYTES - BATCH_COST));
         assert_eq!(inbox.dropped(), 0);
     }
 
@@ -192,11 +201,11 @@ mod tests {
     fn full_inbox_drops_and_counts() {
         let inbox = Inbox::new().unwrap();
         for _ in 0..5 {
-            inbox.frames(frames(MAX_BYTES / 4));
+            inbox.frames(frames(MAX_BYTES / 4 - BATCH_COST));
         }
         assert_eq!(inbox.dropped(), 1);
         assert_eq!(inbox.take(usize::MAX).0.len(), 4);
-        inbox.frames(frames(MAX_BYTES));
+        inbox.frames(frames(MAX_BYTES - BATCH_COST));
         assert_eq!(inbox.take(usize::MAX).0.len(), 1);
     }
 }
