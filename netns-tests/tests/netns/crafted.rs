@@ -1,14 +1,16 @@
 //! A client of the relay that does not keep to the rules.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use bytes::BytesMut;
-use lab::{Mesh, MeshOptions, Relay, scenario};
-use mesh_identity::Identity;
+use lab::{Daemon, Mesh, MeshOptions, Relay, scenario};
+use mesh_identity::{Identity, NewMember, ProofKind, Roster, RosterDraft, UnixSeconds};
 use mesh_net::{RelayClient, RelayConfig, RelayEvent, RelaySink};
 use mesh_wire::relay::Role;
+use mesh_wire::roster::{Link, RosterSettings};
 use mesh_wire::{NetId, NodeId, RelayUrl};
 
 /// Everything that a client heard.
@@ -46,42 +48,80 @@ impl RelaySink for Heard {
     }
 }
 
-/// Connects as `role` for `net`, binds `targets` and sends them frames; returns what it heard in two seconds.
-fn intrude(
-    host: &lab::Host,
-    relay: &Relay,
+/// Who connects to the relay, and what for.
+#[derive(Debug)]
+struct Intruder {
     role: Role,
-    net: Option<NetId>,
-    admission: &[u8],
-    targets: &[NodeId],
-) -> Result<Heard> {
-    let (url, pin) = RelayUrl::parse_with_pin(&relay.url())?;
-    host.enter(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            let heard = Arc::new(Heard::default());
-            let identity = Arc::new(Identity::generate()?);
-            let net = net.unwrap_or_else(|| identity.net_id());
-            let config = RelayConfig { url, pin, role, net, identity, admission: admission.to_vec() };
-            let client = RelayClient::start(config, heard.clone());
-            let sender = client.sender();
-            for target in targets {
-                sender.bind(*target)?;
-            }
-            let end = tokio::time::Instant::now() + Duration::from_secs(2);
-            let mut ticks = tokio::time::interval(Duration::from_millis(50));
-            while tokio::time::Instant::now() < end {
-                ticks.tick().await;
+    net: NetId,
+    identity: Identity,
+    admission: Vec<u8>,
+}
+
+impl Intruder {
+    /// Somebody with fresh keys and no papers.
+    fn new(role: Role, net: NetId) -> Result<Self> {
+        Ok(Self { role, net, identity: Identity::generate()?, admission: Vec::new() })
+    }
+
+    /// The root of a network of its own.
+    fn other_root() -> Result<Self> {
+        let identity = Identity::generate()?;
+        Ok(Self { role: Role::Root, net: identity.net_id(), identity, admission: Vec::new() })
+    }
+
+    /// A member of another network, with a proof in which everything is right but the root.
+    fn foreign_member(net: NetId) -> Result<Self> {
+        let (root, identity) = (Identity::generate()?, Identity::generate()?);
+        let now = unix_now()?;
+        let member = NewMember {
+            name: "pi".parse()?,
+            groups: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
+            not_before: now.before(HOUR),
+            not_after: now.after(HOUR),
+        };
+        let settings = RosterSettings {
+            name: "home".parse()?,
+            ipv4_pool: "100.64.16.0/24".parse()?,
+            link: Link::Tun,
+            mtu: 1420,
+            relays: Vec::new(),
+        };
+        let draft = RosterDraft::new(root.public(), settings, identity.node_id(), member)?;
+        let admission = admission(&draft.sign(&root, now, HOUR)?, identity.node_id())?;
+        Ok(Self { role: Role::Member, net, identity, admission })
+    }
+
+    /// Connects, binds `targets` and sends them junk; returns what it heard in two seconds.
+    fn intrude(self, host: &lab::Host, relay: &Relay, targets: &[NodeId]) -> Result<Heard> {
+        let (url, pin) = RelayUrl::parse_with_pin(&relay.url())?;
+        let Self { role, net, identity, admission } = self;
+        host.enter(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(async {
+                let heard = Arc::new(Heard::default());
+                let config = RelayConfig { url, pin, role, net, identity: Arc::new(identity), admission };
+                let client = RelayClient::start(config, heard.clone());
+                let sender = client.sender();
                 for target in targets {
-                    // Refused while nobody is bound, which is as it should be.
-                    let _ = sender.send(*target, BytesMut::from(&[0x90; 1684][..]), None);
-                    let _ = sender.send(*target, BytesMut::from(&[0x94; 200][..]), None);
+                    sender.bind(*target)?;
                 }
-            }
-            client.stop().await;
-            Arc::try_unwrap(heard).ok().context("the client still holds its sink")
+                let end = tokio::time::Instant::now() + Duration::from_secs(2);
+                let mut ticks = tokio::time::interval(Duration::from_millis(50));
+                while tokio::time::Instant::now() < end {
+                    ticks.tick().await;
+                    for target in targets {
+                        for junk in JUNK {
+                            // Refused while nobody is bound, which is as it should be.
+                            let _ = sender.send(*target, BytesMut::from(junk), None);
+                        }
+                    }
+                }
+                client.stop().await;
+                Arc::try_unwrap(heard).ok().context("the client still holds its sink")
+            })
         })
-    })
+    }
 }
 
 #[test]
@@ -89,31 +129,31 @@ fn outsiders_reach_no_member() {
     scenario("outsiders_reach_no_member", |lab| {
         let mesh = Mesh::new(lab, &["laptop", "pi"], &MeshOptions::default())?;
         mesh.ping_all()?;
-        let net: NetId = mesh.nodes[0].json(&["id"])?["net_id"].as_str().context("no network id")?.parse()?;
-        let targets: Vec<NodeId> = mesh
-            .nodes
-            .iter()
-            .map(|node| Ok(node.json(&["id"])?["node_id"].as_str().context("no node id")?.parse()?))
-            .collect::<Result<_>>()?;
+        let net = net_of(&mesh)?;
+        let targets: Vec<NodeId> = mesh.nodes.iter().map(node_id).collect::<Result<_>>()?;
         let before = sessions_of(&mesh)?;
         let host = mesh.switch.host("intruder")?;
 
         // The root of another network.
-        let heard = intrude(&host, &mesh.relay, Role::Root, None, &[], &targets)?;
+        let heard = Intruder::other_root()?.intrude(&host, &mesh.relay, &targets)?;
         assert!(heard.contains("welcome"), "the relay serves any network: {heard:?}");
         assert!(!heard.contains("present=true") && !heard.contains("frames"), "{heard:?}");
         // A guest of this network may speak to the coordinator's mailbox only.
-        let heard = intrude(&host, &mesh.relay, Role::Guest, Some(net), &[], &targets)?;
+        let heard = Intruder::new(Role::Guest, net)?.intrude(&host, &mesh.relay, &targets)?;
+        assert!(heard.contains("welcome"), "the relay lets guests in: {heard:?}");
         assert!(!heard.contains("present=true") && !heard.contains("frames"), "{heard:?}");
         assert!(!heard.contains("roster"), "{heard:?}");
-        // Who claims to be its root or a member with made-up papers is not let in.
-        let heard = intrude(&host, &mesh.relay, Role::Root, Some(net), &[], &targets)?;
-        assert!(!heard.contains("welcome"), "{heard:?}");
-        let heard = intrude(&host, &mesh.relay, Role::Member, Some(net), &[7; 9000], &targets)?;
-        assert!(!heard.contains("welcome"), "{heard:?}");
+        // Who claims to be its root, or a member with made-up papers or those of another network, is not let in.
+        let made_up = Intruder { admission: vec![7; 9000], ..Intruder::new(Role::Member, net)? };
+        for intruder in [Intruder::new(Role::Root, net)?, made_up, Intruder::foreign_member(net)?] {
+            let heard = intruder.intrude(&host, &mesh.relay, &targets)?;
+            assert!(heard.contains("down the relay refused"), "{heard:?}");
+            assert!(!heard.contains("welcome"), "{heard:?}");
+        }
 
         // A guest that shouts at the mailbox gets no answer and disturbs nobody.
-        let heard = intrude(&host, &mesh.relay, Role::Guest, Some(net), &[], &[net.as_party()])?;
+        let heard = Intruder::new(Role::Guest, net)?.intrude(&host, &mesh.relay, &[net.as_party()])?;
+        assert!(heard.contains("welcome") && heard.contains("present=true"), "{heard:?}");
         assert!(!heard.contains("frames"), "{heard:?}");
         assert_eq!(sessions_of(&mesh)?, before, "junk was taken for a session");
         mesh.ping_all()
@@ -131,3 +171,25 @@ fn sessions_of(mesh: &Mesh<'_>) -> Result<Vec<usize>> {
         })
         .collect()
 }
+
+fn net_of(mesh: &Mesh<'_>) -> Result<NetId> {
+    Ok(mesh.nodes[0].json(&["id"])?["net_id"].as_str().context("no network id")?.parse()?)
+}
+
+fn node_id(node: &Daemon) -> Result<NodeId> {
+    Ok(node.json(&["id"])?["node_id"].as_str().context("no node id")?.parse()?)
+}
+
+/// What shows a relay that a node is a member.
+fn admission(roster: &Roster, node: NodeId) -> Result<Vec<u8>> {
+    Ok(roster.proof(&node, ProofKind::WithRoot).context("not in the roster")?.encode())
+}
+
+fn unix_now() -> Result<UnixSeconds> {
+    Ok(UnixSeconds(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs()))
+}
+
+const HOUR: u64 = 3600;
+
+/// As long as a HELLO, and a data frame for a session that does not exist.
+const JUNK: [&[u8]; 2] = [&[0x90; 1684], &[0x94; 200]];
