@@ -1,14 +1,16 @@
 //! A client of the relay that does not keep to the rules.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use bytes::BytesMut;
-use lab::{Daemon, Mesh, MeshOptions, Relay, scenario};
+use lab::{Daemon, Mesh, MeshOptions, Relay, Status, drops, scenario, session_with};
 use mesh_identity::{Identity, NewMember, ProofKind, Roster, RosterDraft, UnixSeconds};
 use mesh_net::{RelayClient, RelayConfig, RelayEvent, RelaySink};
+use mesh_wire::handshake::HELLO_LEN;
 use mesh_wire::relay::Role;
 use mesh_wire::roster::{Link, RosterSettings};
 use mesh_wire::{NetId, NodeId, RelayUrl};
@@ -92,6 +94,14 @@ impl Intruder {
         Ok(Self { role: Role::Member, net, identity, admission })
     }
 
+    /// An enrolled node whose daemon does not run: its keys and its proof.
+    fn enrolled(node: &Daemon, net: NetId) -> Result<Self> {
+        let identity = Identity::load(&node.state_dir().join("identity.key"))?;
+        let roster = Roster::verify(&fs::read(node.state_dir().join("roster.bin"))?, net, unix_now()?)?;
+        let admission = admission(&roster, identity.node_id())?;
+        Ok(Self { role: Role::Member, net, identity, admission })
+    }
+
     /// Connects, binds `targets` and sends them junk; returns what it heard in two seconds.
     fn intrude(self, host: &lab::Host, relay: &Relay, targets: &[NodeId]) -> Result<Heard> {
         let (url, pin) = RelayUrl::parse_with_pin(&relay.url())?;
@@ -160,6 +170,38 @@ fn outsiders_reach_no_member() {
     });
 }
 
+#[test]
+fn junk_of_a_member_is_dropped_and_counted() {
+    scenario("junk_of_a_member_is_dropped_and_counted", |lab| {
+        let mut mesh = Mesh::new(lab, &["victim", "friend", "vandal"], &MeshOptions::default())?;
+        mesh.ping_all()?;
+        let net = net_of(&mesh)?;
+        let target = node_id(&mesh.nodes[0])?;
+        // Two connections with the same keys would push each other out.
+        mesh.nodes[2].stop()?;
+        let before = mesh.nodes[0].status()?;
+        let since = Instant::now();
+        let vandal = Intruder::enrolled(&mesh.nodes[2], net)?;
+        let heard = vandal.intrude(mesh.nodes[2].host(), &mesh.relay, &[target])?;
+        assert!(heard.contains("welcome") && heard.contains(&format!("{target} present=true")), "{heard:?}");
+        assert!(!heard.contains("frames"), "junk was answered: {heard:?}");
+        let after = mesh.nodes[0].status()?;
+        for reason in ["unknown_session", "malformed", "stranger"] {
+            let (before, after) = (drops(&before, reason), drops(&after, reason));
+            assert!(after >= before + 10, "{reason}: {before} before, {after} after");
+        }
+        // The age goes on counting, in whole seconds: the session with the other member is the same.
+        let (old, new) = (age_of(&before, "friend")?, age_of(&after, "friend")?);
+        assert!(new + 1.0 >= old + since.elapsed().as_secs_f64(), "a new handshake: {old} s, then {new} s");
+        mesh.nodes[2].launch()?;
+        mesh.ping_all()
+    });
+}
+
+fn age_of(status: &Status, peer: &str) -> Result<f64> {
+    session_with(status, peer)?["handshake_age_s"].as_f64().context("no handshake age")
+}
+
 /// How many sessions every node has with others.
 fn sessions_of(mesh: &Mesh<'_>) -> Result<Vec<usize>> {
     mesh.nodes
@@ -191,5 +233,5 @@ fn unix_now() -> Result<UnixSeconds> {
 
 const HOUR: u64 = 3600;
 
-/// As long as a HELLO, and a data frame for a session that does not exist.
-const JUNK: [&[u8]; 2] = [&[0x90; 1684], &[0x94; 200]];
+/// A HELLO by its length, without the key of its mac; an unknown kind; a data frame for a session that does not exist.
+const JUNK: [&[u8]; 3] = [&[0x90; HELLO_LEN], &[0x9f; 64], &[0x94; 200]];
