@@ -184,6 +184,9 @@ impl Supervisor {
         let changed = self.running.is_none();
         self.set_wish(true)?;
         self.start_running().await?;
+        if let Some(running) = &self.running {
+            running.hurry();
+        }
         self.up_answer(changed)
     }
 

@@ -17,16 +17,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use futures_util::task::AtomicWaker;
 use mesh_identity::Identity;
 use mesh_wire::relay::Role;
 use mesh_wire::{NetId, NodeId, Pin, RelayUrl};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::backoff::{Backoff, LONGEST, between, random};
+use crate::backoff::{Backoff, Demand, LONGEST, STOOD, Wait, between, clamped, random};
 pub use error::{RelayError, RelayErrorKind};
 pub use queue::{QueueFull, SendError};
 
@@ -64,7 +65,7 @@ pub enum RelayEvent {
     Down {
         /// Why.
         reason: RelayError,
-        /// When the next attempt begins.
+        /// When the next attempt begins, at the latest.
         retry_in: Duration,
     },
     /// A bound node, or one that sent frames, came or went.
@@ -107,6 +108,8 @@ impl RelayClient {
             queue: Mutex::new(queue::Queue::new()),
             wake: AtomicWaker::new(),
             reconnect: Notify::new(),
+            // A guest joins, and others join through the root's mailbox: somebody waits for either.
+            demand: Demand::new(config.role != Role::Member, Instant::now()),
             room: Mutex::new(None),
             admission: Mutex::new(config.admission.clone()),
         });
@@ -135,8 +138,10 @@ impl RelayClient {
         *lock(&self.shared.admission) = admission;
     }
 
-    /// Ends a wait between two attempts. Does nothing to a connection that is up.
+    /// Ends a wait between two attempts, and keeps the waits of the next two minutes short. Does nothing to a
+    /// connection that is up.
     pub fn reconnect_now(&self) {
+        self.shared.demand.used(Instant::now());
         self.shared.reconnect.notify_one();
     }
 }
@@ -170,14 +175,20 @@ impl RelaySender {
         self.shared.wake.wake();
     }
 
-    /// Queues frames for a node that is bound or has sent frames on this connection.
+    /// Queues frames for a node that is bound or has sent frames on this connection. Without a connection the next
+    /// attempt begins soon.
     ///
     /// # Errors
     /// [`SendError`]; the frames are dropped then.
     pub fn send(&self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
-        self.shared.queue().send(to, payload, segment)?;
-        self.shared.wake.wake();
-        Ok(())
+        self.shared.demand.used(Instant::now());
+        let sent = self.shared.queue().send(to, payload, segment);
+        match sent {
+            Ok(()) => self.shared.wake.wake(),
+            Err(SendError::Down) => self.shared.demand.miss(),
+            Err(SendError::QueueFull | SendError::Unbound | SendError::Size) => {}
+        }
+        sent
     }
 
     /// Gives the relay this sealed roster for the members, on this connection and on all later ones.
@@ -213,6 +224,7 @@ struct Shared {
     queue: Mutex<queue::Queue>,
     wake: AtomicWaker,
     reconnect: Notify,
+    demand: Demand,
     room: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     admission: Mutex<Vec<u8>>,
 }
@@ -245,51 +257,74 @@ impl Client {
             self.sink.event(RelayEvent::Connecting);
             let (ended, stood) = Box::pin(self.connect_and_serve()).await;
             let Some(reason) = ended else { return };
-            if stood {
+            if stood >= STOOD {
                 backoff.reset();
             }
-            let retry_in = wait_after(&reason, &mut backoff);
+            let now = Instant::now();
+            let mut wait = Wait::new(now, wait_after(&reason, &mut backoff), is_fixed(reason.kind()));
+            if self.shared.demand.is_there(now) {
+                wait.hurry(now, random());
+            }
             tracing::debug!(relay = %self.config.url.host(), reason = %reason, "relay connection ended");
-            self.sink.event(RelayEvent::Down { reason, retry_in });
+            // What was asked for during the attempt is counted in already.
+            let _ = self.shared.reconnect.notified().now_or_never();
+            self.sink.event(RelayEvent::Down { reason, retry_in: wait.until().duration_since(now) });
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
                 () = self.shared.reconnect.notified() => backoff.reset(),
-                () = tokio::time::sleep(retry_in) => {}
+                () = self.wait(wait) => {}
             }
         }
     }
 
-    /// Returns why it ended (`None`: it was told to stop), and whether the relay had accepted the client.
-    async fn connect_and_serve(&self) -> (Option<RelayError>, bool) {
+    /// Waits to the end, or for less when somebody begins to want the connection.
+    async fn wait(&self, mut wait: Wait) {
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(wait.until().into()) => return,
+                () = self.shared.demand.missed(), if wait.hurries() => {
+                    let now = Instant::now();
+                    // The miss may be as old as the connection before.
+                    if self.shared.demand.is_there(now) {
+                        wait.hurry(now, random());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns why it ended (`None`: it was told to stop), and for how long the connection stood.
+    async fn connect_and_serve(&self) -> (Option<RelayError>, Duration) {
         let started = Instant::now();
         let admission = lock(&self.shared.admission).clone();
         let attempt = connect::connect(&self.config, &admission);
         let attempt = tokio::select! {
             biased;
-            () = self.stop.cancelled() => return (None, false),
+            () = self.stop.cancelled() => return (None, Duration::ZERO),
             result = timeout(CONNECT_TIMEOUT, attempt) => result,
         };
         let (socket, welcome) = match attempt {
             Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return (Some(error), false),
-            Err(_) => return (Some(RelayError::Timeout), false),
+            Ok(Err(error)) => return (Some(error), Duration::ZERO),
+            Err(_) => return (Some(RelayError::Timeout), Duration::ZERO),
         };
         self.shared.queue().connected();
-        let connect_time = started.elapsed();
+        let (connect_time, up_since) = (started.elapsed(), Instant::now());
         self.sink.event(RelayEvent::Up { observed: welcome.observed, connect_time });
         let link = link::Link::new(socket, &welcome, self.shared.clone(), self.sink.clone());
         let ended = link.run(&self.stop).await;
         if self.shared.queue().disconnected() {
             self.shared.call_room_hook();
         }
-        (ended, true)
+        (ended, up_since.elapsed())
     }
 }
 
 fn wait_after(reason: &RelayError, backoff: &mut Backoff) -> Duration {
     match reason.kind() {
-        RelayErrorKind::Restarting { min, max } => between(min, max.min(LONGEST), random()),
+        RelayErrorKind::Restarting { min, max } => between(clamped(min), clamped(max), random()),
         // Whoever took the id over is running: contending with it at full speed would cut off both.
         RelayErrorKind::Replaced => between(LONGEST / 3, LONGEST, random()),
         RelayErrorKind::PinMissing => LONGEST,
@@ -303,6 +338,26 @@ fn wait_after(reason: &RelayError, backoff: &mut Backoff) -> Duration {
         | RelayErrorKind::Auth(_)
         | RelayErrorKind::Identity
         | RelayErrorKind::Closed => backoff.next(random()),
+    }
+}
+
+/// Tells whether the wait after this failure holds however much the connection is wanted: the relay asked for it, or
+/// more attempts only do harm.
+const fn is_fixed(kind: RelayErrorKind) -> bool {
+    match kind {
+        RelayErrorKind::Restarting { .. }
+        | RelayErrorKind::Replaced
+        | RelayErrorKind::PinMissing
+        | RelayErrorKind::PinMismatch
+        | RelayErrorKind::Auth(_)
+        | RelayErrorKind::Identity => true,
+        RelayErrorKind::Unresolved
+        | RelayErrorKind::Refused
+        | RelayErrorKind::Unreachable
+        | RelayErrorKind::Timeout
+        | RelayErrorKind::Tls
+        | RelayErrorKind::Protocol
+        | RelayErrorKind::Closed => false,
     }
 }
 

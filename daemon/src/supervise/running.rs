@@ -249,6 +249,13 @@ impl Running {
         tracing::info!("the node is down");
     }
 
+    /// Tries the relay at once where it is not connected, and often from then on: somebody waits for it.
+    pub(super) fn hurry(&self) {
+        if self.relay.state != RelayState::Connected {
+            self.client.reconnect_now();
+        }
+    }
+
     pub(super) fn inbox(&self) -> Arc<Inbox> {
         Arc::clone(&self.inbox)
     }

@@ -15,8 +15,8 @@ use crate::support::{Network, PATIENCE, Running, Seen, http_get};
 #[tokio::test]
 async fn clients_come_back_after_a_restart_and_bind_again() {
     let mut running = Running::start(|config| {
-        config.limits.restart_min_ms = 50;
-        config.limits.restart_max_ms = 100;
+        config.limits.restart_min_ms = 250;
+        config.limits.restart_max_ms = 300;
     });
     let network = Network::new(2);
     let (a, b) = (network.member(&running.place, 0), network.member(&running.place, 1));
@@ -26,7 +26,7 @@ async fn clients_come_back_after_a_restart_and_bind_again() {
     assert!(a.peer(b.id).await);
 
     running.relay.stop().await;
-    let (min, max) = (Duration::from_millis(50), Duration::from_millis(100));
+    let (min, max) = (Duration::from_millis(250), Duration::from_millis(300));
     let retry_in = a
         .wait("Down", |seen| match seen {
             Seen::Event(RelayEvent::Down { reason, retry_in }) => {

@@ -216,6 +216,7 @@ impl Link {
             }
             Err(shared) => BytesMut::from(&shared[header..]),
         };
+        self.shared.demand.used(Instant::now());
         self.sink.frames(from, payload, segment);
     }
 
