@@ -46,6 +46,8 @@ pub(crate) struct Connection {
     role: Role,
     routes: Vec<Option<Cached>>,
     bucket: Bucket,
+    /// For rosters: each goes to all members of the network.
+    puts: Bucket,
     throttle_told: Option<Instant>,
     heartbeat: Duration,
     heard: Instant,
@@ -91,6 +93,7 @@ impl Connection {
             role,
             routes: Vec::new(),
             bucket: Bucket::new(rate, rate / 4.0, now),
+            puts: Bucket::new(PUT_RATE, PUT_BURST, now),
             throttle_told: None,
             heartbeat,
             heard: now,
@@ -181,7 +184,7 @@ impl Connection {
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         for _ in 0..TURN {
-            if self.ending || self.bucket.wait().is_some_and(|until| until > now) {
+            if self.ending || self.pause().is_some_and(|until| until > now) {
                 return Ok(());
             }
             let message = match Pin::new(&mut self.socket).poll_next(cx) {
@@ -212,8 +215,9 @@ impl Connection {
 
     fn handle(&mut self, bytes: &[u8], now: Instant) {
         let member = self.seat.member;
-        self.bucket.take(cost(bytes), now);
-        match ClientMessage::parse(bytes) {
+        let message = ClientMessage::parse(bytes);
+        self.bucket.take(cost(message.as_ref().ok(), bytes.len()), now);
+        match message {
             Ok(ClientMessage::Send(data)) => self.forward(&data, now),
             Ok(ClientMessage::Bind(node)) => self.seat.shared.hub().bind(member, node),
             Ok(ClientMessage::Unbind(handle)) => self.seat.shared.hub().unbind(member, handle),
@@ -221,12 +225,20 @@ impl Connection {
                 self.seat.outbox.control(&RelayMessage::Pong(token));
             }
             Ok(ClientMessage::Pong(_)) => {}
-            Ok(ClientMessage::RosterPut(roster)) => self.put_roster(&roster),
+            Ok(ClientMessage::RosterPut(roster)) => {
+                self.puts.take(1.0, now);
+                self.put_roster(&roster);
+            }
             Ok(ClientMessage::Auth(_)) => self.refuse(ErrorCode::BadMessage, "CLIENT_AUTH came twice"),
             Err(WireError::TooLong(_)) => self.refuse(ErrorCode::TooLarge, "the payload is too long"),
             Err(error) => self.refuse(ErrorCode::BadMessage, &error.to_string()),
         }
         self.tell_throttle(now);
+    }
+
+    /// Returns until when nothing more is read.
+    fn pause(&self) -> Option<Instant> {
+        self.bucket.wait().max(self.puts.wait())
     }
 
     fn forward(&mut self, data: &Data<'_>, now: Instant) {
@@ -350,7 +362,7 @@ impl Connection {
             cx.waker().wake_by_ref();
         }
         let stalls = self.blocked.map(|(since, _)| since + STALL);
-        let resumes = self.bucket.wait().filter(|until| *until > now);
+        let resumes = self.pause().filter(|until| *until > now);
         let deadline = [stalls, resumes].into_iter().flatten().fold(self.next_ping(), Instant::min);
         // A timer that fires early is cheaper than one that is set anew for every message.
         if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
@@ -368,12 +380,21 @@ impl Connection {
 }
 
 /// What a message takes from the client's bucket: its bytes, but at least what handling it costs us.
-fn cost(bytes: &[u8]) -> f64 {
-    f64::from(u32::try_from(bytes.len()).unwrap_or(u32::MAX)).max(CONTROL_COST)
+fn cost(message: Option<&ClientMessage<'_>>, len: usize) -> f64 {
+    let least = match message {
+        Some(ClientMessage::Bind(_) | ClientMessage::Unbind(_)) => HANDLE_COST,
+        Some(_) | None => CONTROL_COST,
+    };
+    f64::from(u32::try_from(len).unwrap_or(u32::MAX)).max(least)
 }
 
 /// Makes a flood of tiny messages cost what packets of a usual size cost.
 const CONTROL_COST: f64 = 64.0;
+/// BIND and UNBIND change what all connections share.
+const HANDLE_COST: f64 = 4096.0;
+/// Rosters that are taken of a network per second, and at once; beyond it the client is read later.
+const PUT_RATE: f64 = 5.0;
+const PUT_BURST: f64 = 20.0;
 /// Messages per direction before other tasks of the runtime get their turn.
 const TURN: usize = 64;
 /// Heartbeats that may stay unanswered.
@@ -383,3 +404,18 @@ const STALL: Duration = Duration::from_secs(2);
 /// How long a client that is sent away may take to read why.
 const LINGER: Duration = Duration::from_millis(500);
 const THROTTLE_NOTICE: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh_wire::NodeId;
+
+    #[test]
+    fn messages_cost_what_they_make_the_relay_do() {
+        let same = |found: f64, wanted: f64| assert!((found - wanted).abs() < 0.5, "{found}");
+        same(cost(Some(&ClientMessage::Pong([0; 8])), 9), CONTROL_COST);
+        same(cost(Some(&ClientMessage::Bind(NodeId([0; 32]))), 33), HANDLE_COST);
+        same(cost(Some(&ClientMessage::Unbind(7)), 5), HANDLE_COST);
+        same(cost(None, 1500), 1500.0);
+    }
+}

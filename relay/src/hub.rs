@@ -30,7 +30,8 @@ pub(crate) struct Hub {
     /// Who holds a handle for a party, connected or not.
     watchers: HashMap<Party, BTreeSet<NodeId>>,
     guests: HashMap<NetId, usize>,
-    networks: HashMap<NetId, usize>,
+    /// The clients of each network: what concerns one network costs the others nothing.
+    networks: HashMap<NetId, BTreeSet<NodeId>>,
     rosters: Rosters,
     limits: HubLimits,
     next_connection: u64,
@@ -137,7 +138,7 @@ impl Hub {
             outbox.roster(message);
         }
         self.clients.insert(party, Client { connection, role, outbox, table: Table::new(handles) });
-        *self.networks.entry(party.0).or_default() += 1;
+        self.networks.entry(party.0).or_default().insert(party.1);
         if role == Role::Guest {
             *self.guests.entry(party.0).or_default() += 1;
         }
@@ -228,7 +229,8 @@ impl Hub {
         let networks = &self.networks;
         let changed = self.rosters.put(net, version, message.clone(), |net| networks.contains_key(net))?;
         if changed {
-            for (_, client) in self.clients.iter().filter(|((of, _), _)| *of == net) {
+            let nodes = self.networks.get(&net).into_iter().flatten();
+            for client in nodes.filter_map(|node| self.clients.get(&(net, *node))) {
                 if client.role == Role::Member {
                     client.outbox.roster(message.clone());
                 }
@@ -272,7 +274,12 @@ impl Hub {
         for node in client.table.nodes() {
             self.unwatch((party.0, node), party.1);
         }
-        count_down(&mut self.networks, party.0);
+        if let Some(nodes) = self.networks.get_mut(&party.0) {
+            nodes.remove(&party.1);
+            if nodes.is_empty() {
+                self.networks.remove(&party.0);
+            }
+        }
         if client.role == Role::Guest {
             count_down(&mut self.guests, party.0);
         }

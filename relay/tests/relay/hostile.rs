@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
-use mesh_wire::relay::{ClientMessage, Data, ErrorCode, RelayMessage};
+use mesh_wire::relay::{ClientMessage, Data, ErrorCode, RelayMessage, Role, RosterBlob};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::raw::{Raw, tls};
+use crate::raw::{Raw, auth, tls};
 use crate::support::{Network, PATIENCE, Running};
 
 #[tokio::test]
@@ -167,6 +167,25 @@ async fn a_reader_that_stops_loses_its_own_frames_only() {
         () = flood => {}
         () = others => {}
     }
+}
+
+#[tokio::test]
+async fn a_flood_of_rosters_is_taken_slowly() {
+    let running = Running::start(|_| {});
+    let network = Network::new(1);
+    let mut raw = Raw::connect(&running.place).await;
+    let hello = raw.hello().await;
+    raw.send(auth(&network.root, &hello, &raw.exporter, Role::Root, network.id(), &[])).await;
+    raw.next().await.unwrap();
+    let started = Instant::now();
+    for number in 0..25_u8 {
+        raw.send(ClientMessage::RosterPut(RosterBlob { version: 1, blob: &[number] }).encode()).await;
+    }
+    raw.send(ClientMessage::Ping(*b"stillon?").encode()).await;
+    let answer = raw.next().await.unwrap();
+    assert_eq!(RelayMessage::parse(&answer), Ok(RelayMessage::Pong(*b"stillon?")));
+    assert!(started.elapsed() > Duration::from_millis(800), "{:?}", started.elapsed());
+    running.metric("meshrelay_rosters_taken_total 25").await;
 }
 
 #[tokio::test]
