@@ -16,6 +16,7 @@ pub mod status;
 pub mod supervise;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::CommandFactory;
@@ -50,8 +51,18 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(serve(config))
+    finish(runtime, serve(config))
 }
+
+/// Runs the future. A name that the system still resolves cannot be cancelled; it does not hold up the end for long.
+fn finish<T>(runtime: tokio::runtime::Runtime, future: impl Future<Output = T>) -> T {
+    let result = runtime.block_on(future);
+    runtime.shutdown_timeout(LAST_TASKS);
+    result
+}
+
+/// For what still runs when everything was stopped in order.
+const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Marks an error as one of usage or configuration, which has an exit code of its own.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -148,4 +159,32 @@ pub fn relay_error(relay: &RelayUrl, reason: &RelayError) -> Option<ApiError> {
     } else {
         ApiError::new(ErrorCode::RelayRefused, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn stuck_resolver_does_not_hold_up_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (started, running) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let (done, ended) = mpsc::channel();
+        std::thread::spawn(move || {
+            let result = finish(runtime, async move {
+                tokio::task::spawn_blocking(move || {
+                    started.send(()).unwrap();
+                    let _ = released.recv();
+                });
+                7
+            });
+            done.send(result).unwrap();
+        });
+        running.recv().unwrap();
+        assert_eq!(ended.recv_timeout(LAST_TASKS + Duration::from_secs(20)), Ok(7));
+        drop(release);
+    }
 }
