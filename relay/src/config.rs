@@ -72,6 +72,8 @@ pub struct Limits {
     pub handles: u16,
     /// Nodes that one guest may be bound to.
     pub guest_handles: u16,
+    /// Such bonds of all clients together; beyond it a client has 64 at most.
+    pub handles_total: usize,
     /// Networks whose sealed roster is kept.
     pub rosters: usize,
     /// Bytes of all kept rosters.
@@ -219,6 +221,7 @@ impl Default for Limits {
             guests_per_network: 64,
             handles: 4096,
             guest_handles: 2,
+            handles_total: 500_000,
             rosters: 1024,
             roster_bytes: 64 << 20,
             heartbeat_seconds: 30,

@@ -21,7 +21,7 @@ use mesh_wire::{NetId, NodeId};
 use crate::outbox::Outbox;
 use roster::Rosters;
 pub(crate) use roster::{PutError, RosterLimits};
-use table::Table;
+use table::{Table, Total};
 
 /// The state that all connections share.
 #[derive(Debug)]
@@ -33,6 +33,7 @@ pub(crate) struct Hub {
     /// The clients of each network: what concerns one network costs the others nothing.
     networks: HashMap<NetId, BTreeSet<NodeId>>,
     rosters: Rosters,
+    handles: Total,
     limits: HubLimits,
     next_connection: u64,
     /// Grows with every join, so that a connection can remember who is absent.
@@ -46,6 +47,8 @@ pub(crate) struct HubLimits {
     pub(crate) handles: usize,
     /// Handles of one Guest.
     pub(crate) guest_handles: usize,
+    /// Handles of all clients together; beyond it a client has 64 at most.
+    pub(crate) handles_total: usize,
     /// Guests of one network at a time.
     pub(crate) guests_per_network: usize,
     /// The kept rosters.
@@ -108,6 +111,7 @@ impl Hub {
             guests: HashMap::new(),
             networks: HashMap::new(),
             rosters: Rosters::new(limits.rosters),
+            handles: Total { count: 0, limit: limits.handles_total },
             limits,
             next_connection: 0,
             joins: Arc::default(),
@@ -163,10 +167,10 @@ impl Hub {
     pub(crate) fn bind(&mut self, member: Member, node: NodeId) {
         let target = (member.party.0, node);
         let target_role = self.clients.get(&target).map(|client| client.role);
-        let Some(client) = self.current(member) else { return };
+        let Some(client) = current(&mut self.clients, member) else { return };
         let refusal = if node == member.party.1 || !may_bind(client.role, target) {
             Some((ErrorCode::NotPermitted, "this client may not reach that node"))
-        } else if client.table.open(node, true).is_none() {
+        } else if client.table.open(node, true, &mut self.handles).is_none() {
             Some((ErrorCode::TooManyHandles, "this client has as many handles as it may have"))
         } else {
             None
@@ -184,9 +188,9 @@ impl Hub {
 
     /// Takes UNBIND.
     pub(crate) fn unbind(&mut self, member: Member, handle: u32) {
-        let Some(client) = self.current(member) else { return };
+        let Some(client) = current(&mut self.clients, member) else { return };
         if let Some(node) = client.table.node(handle) {
-            client.table.release(handle);
+            client.table.release(handle, &mut self.handles);
             client.outbox.void_routes();
             self.unwatch((member.party.0, node), member.party.1);
         }
@@ -194,7 +198,7 @@ impl Hub {
 
     /// Finds where data under this handle goes; tells the destination a handle for the sender if it has none.
     pub(crate) fn route(&mut self, member: Member, handle: u32) -> Result<Route, NoRoute> {
-        let client = self.current(member).ok_or(NoRoute::UnknownHandle)?;
+        let client = current(&mut self.clients, member).ok_or(NoRoute::UnknownHandle)?;
         let (role, node) = (client.role, client.table.node(handle).ok_or(NoRoute::UnknownHandle)?);
         let destination = self.clients.get_mut(&(member.party.0, node)).ok_or(NoRoute::Absent)?;
         if !may_reach(role, destination.role) {
@@ -204,10 +208,11 @@ impl Hub {
         let handle = match destination.table.handle(&sender) {
             Some(handle) => handle,
             None => {
-                let handle = destination.table.open(sender, false).ok_or(NoRoute::Unwilling)?;
+                let handle = destination.table.open(sender, false, &mut self.handles);
+                let handle = handle.ok_or(NoRoute::Unwilling)?;
                 let bound = Bound { node: sender, handle, present: true };
                 if !destination.outbox.control(&RelayMessage::Bound(bound)) {
-                    destination.table.release(handle);
+                    destination.table.release(handle, &mut self.handles);
                     return Err(NoRoute::Unwilling);
                 }
                 self.watchers.entry(member.party).or_default().insert(node);
@@ -264,15 +269,12 @@ impl Hub {
         }
     }
 
-    fn current(&mut self, member: Member) -> Option<&mut Client> {
-        self.clients.get_mut(&member.party).filter(|client| client.connection == member.connection)
-    }
-
     /// Takes a client out of all counts and out of the watchers of others.
     fn remove(&mut self, party: Party) -> Option<Client> {
         let client = self.clients.remove(&party)?;
         for node in client.table.nodes() {
             self.unwatch((party.0, node), party.1);
+            self.handles.count -= 1;
         }
         if let Some(nodes) = self.networks.get_mut(&party.0) {
             nodes.remove(&party.1);
@@ -311,7 +313,7 @@ impl Hub {
             }
             watcher.outbox.control(&RelayMessage::PeerGone(handle));
             if !watcher.table.is_asked(handle) {
-                watcher.table.release(handle);
+                watcher.table.release(handle, &mut self.handles);
                 watcher.outbox.void_routes();
                 ended.push(node);
             }
@@ -331,6 +333,10 @@ pub(crate) struct Census {
     pub(crate) networks: usize,
     pub(crate) rosters: usize,
     pub(crate) roster_bytes: usize,
+}
+
+fn current(clients: &mut HashMap<Party, Client>, member: Member) -> Option<&mut Client> {
+    clients.get_mut(&member.party).filter(|client| client.connection == member.connection)
 }
 
 const fn may_reach(from: Role, to: Role) -> bool {

@@ -213,6 +213,7 @@ impl Shared {
         let hub = Hub::new(HubLimits {
             handles: limits.handles.into(),
             guest_handles: limits.guest_handles.into(),
+            handles_total: limits.handles_total,
             guests_per_network: limits.guests_per_network,
             rosters: RosterLimits { count: limits.rosters, bytes: limits.roster_bytes },
         });

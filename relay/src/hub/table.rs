@@ -13,6 +13,13 @@ pub(super) struct Table {
     limit: usize,
 }
 
+/// The handles of all clients, counted.
+#[derive(Debug)]
+pub(super) struct Total {
+    pub(super) count: usize,
+    pub(super) limit: usize,
+}
+
 #[derive(Debug, Default)]
 struct Slot {
     generation: u16,
@@ -34,7 +41,9 @@ impl Table {
     }
 
     /// Returns the handle of a node, a new one if it has none; `None` when all are taken.
-    pub(super) fn open(&mut self, node: NodeId, asked: bool) -> Option<u32> {
+    ///
+    /// Also beyond the limit of all clients together each has a few.
+    pub(super) fn open(&mut self, node: NodeId, asked: bool, total: &mut Total) -> Option<u32> {
         if let Some(&handle) = self.by_node.get(&node) {
             let (index, _) = split(handle);
             if let Some(entry) = self.slots.get_mut(index).and_then(|slot| slot.entry.as_mut()) {
@@ -42,7 +51,8 @@ impl Table {
             }
             return Some(handle);
         }
-        if self.by_node.len() >= self.limit {
+        let own = self.by_node.len();
+        if own >= self.limit || (total.count >= total.limit && own >= ALWAYS) {
             return None;
         }
         let index = match self.free.pop() {
@@ -56,10 +66,11 @@ impl Table {
         slot.entry = Some(Entry { node, asked });
         let handle = (u32::from(slot.generation) << 16) | u32::from(index);
         self.by_node.insert(node, handle);
+        total.count += 1;
         Some(handle)
     }
 
-    pub(super) fn release(&mut self, handle: u32) {
+    pub(super) fn release(&mut self, handle: u32, total: &mut Total) {
         let (index, generation) = split(handle);
         let Some(slot) = self.slots.get_mut(index).filter(|slot| slot.generation == generation) else {
             return;
@@ -67,6 +78,7 @@ impl Table {
         if let Some(entry) = slot.entry.take() {
             slot.generation = slot.generation.wrapping_add(1);
             self.by_node.remove(&entry.node);
+            total.count -= 1;
             self.free.extend(u16::try_from(index).ok());
         }
     }
@@ -93,6 +105,9 @@ impl Table {
     }
 }
 
+/// Handles that a client may have however many the others have.
+const ALWAYS: usize = 64;
+
 /// Returns the place of a handle and its generation.
 fn split(handle: u32) -> (usize, u16) {
     let [a, b, c, d] = handle.to_le_bytes();
@@ -109,20 +124,33 @@ mod tests {
     #[test]
     fn handles_are_stable_and_not_given_again() {
         let mut table = Table::new(2);
-        let a = table.open(A, false).unwrap();
-        assert_eq!(table.open(A, true), Some(a));
+        let mut total = Total { count: 0, limit: 100 };
+        let a = table.open(A, false, &mut total).unwrap();
+        assert_eq!(table.open(A, true, &mut total), Some(a));
         assert!(table.is_asked(a));
-        let b = table.open(B, false).unwrap();
+        let b = table.open(B, false, &mut total).unwrap();
         assert_ne!(a, b);
         assert!(!table.is_asked(b));
-        assert_eq!(table.open(NodeId([3; 32]), true), None);
+        assert_eq!(table.open(NodeId([3; 32]), true, &mut total), None);
 
-        table.release(a);
+        table.release(a, &mut total);
         assert_eq!(table.node(a), None);
-        let again = table.open(A, false).unwrap();
+        let again = table.open(A, false, &mut total).unwrap();
         assert_ne!(again, a);
-        table.release(a);
+        table.release(a, &mut total);
         assert_eq!(table.node(again), Some(A));
-        assert_eq!(table.nodes().count(), 2);
+        assert_eq!((table.nodes().count(), total.count), (2, 2));
+    }
+
+    #[test]
+    fn a_few_handles_are_left_when_others_have_taken_all() {
+        let mut total = Total { count: 0, limit: 100 };
+        let (mut greedy, mut late) = (Table::new(4096), Table::new(4096));
+        let open = |table: &mut Table, total: &mut Total| {
+            (0..200).filter(|n| table.open(NodeId([*n; 32]), true, total).is_some()).count()
+        };
+        assert_eq!(open(&mut greedy, &mut total), 100);
+        assert_eq!(open(&mut late, &mut total), ALWAYS);
+        assert_eq!(total.count, 100 + ALWAYS);
     }
 }

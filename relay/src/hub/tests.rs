@@ -12,6 +12,7 @@ fn hub() -> Hub {
     Hub::new(HubLimits {
         handles: 3,
         guest_handles: 1,
+        handles_total: 1000,
         guests_per_network: 2,
         rosters: RosterLimits { count: 4, bytes: 1000 },
     })
@@ -184,6 +185,10 @@ fn guests_and_handles_are_bounded() {
     let b = join(&mut hub, NET, B, Role::Member);
     let to_a = bind(&mut hub, &b, A);
     assert_eq!(hub.route(b.member, to_a.handle).unwrap_err(), NoRoute::Unwilling);
+    assert_eq!(hub.handles.count, 4);
+    hub.leave(a.member);
+    hub.unbind(b.member, to_a.handle);
+    assert_eq!(hub.handles.count, 0);
 }
 
 #[test]
@@ -256,5 +261,6 @@ fn a_restart_is_told_to_all() {
     hub.leave(b.member);
     let empty = Census { members: 0, roots: 0, guests: 0, networks: 0, rosters: 0, roster_bytes: 0 };
     assert_eq!(hub.census(), empty);
+    assert_eq!(hub.handles.count, 0);
     assert!(hub.watchers.is_empty());
 }
