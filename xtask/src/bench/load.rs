@@ -8,6 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
 use super::figures::Figures;
 use crate::arena::{Arena, Host, wait_until};
@@ -80,9 +82,12 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks / TICKS_PER_SECOND)
 }
 
-/// Processor time that all living threads of a process used so far, in milliseconds, by the scheduler's clock.
+/// Processor time that a process used so far, also in threads that have ended, in milliseconds by the scheduler's clock.
+///
+/// Finer than [`cpu_seconds`], which counts hundredths of a second.
 pub(crate) fn cpu_milliseconds(pid: u32) -> Result<f64> {
-    Ok(thread_seconds(pid)?.values().map(|(_, seconds)| seconds * 1e3).sum())
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?)).context("no clock of the process")?;
+    Ok(Duration::from(clock.now()?).as_secs_f64() * 1e3)
 }
 
 /// Name and processor time in seconds of every living thread, by its directory in `/proc`.
@@ -129,3 +134,23 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// `USER_HZ` of the `/proc` interface, fixed at 100 on every Linux architecture that Debian ships.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ended_threads_count() {
+        let pid = std::process::id();
+        let before = cpu_milliseconds(pid).unwrap();
+        let worked = thread::spawn(move || {
+            let mut used = 0.0;
+            while used < 20.0 {
+                used = cpu_milliseconds(pid).unwrap() - before;
+            }
+            used
+        });
+        let worked = worked.join().unwrap();
+        assert!(cpu_milliseconds(pid).unwrap() - before >= worked);
+    }
+}
