@@ -149,6 +149,8 @@ impl Links<'_> {
                 Some(results[1].median),
             );
             figures.add(&format!("RTT {state}, p99"), "ms", Some(results[0].p99), Some(results[1].p99));
+            let loss = format!("RTT {state}, pings lost");
+            figures.add(&loss, "%", Some(results[0].loss), Some(results[1].loss));
         }
         Ok(())
     }

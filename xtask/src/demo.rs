@@ -95,9 +95,12 @@ impl Stage {
         let first_ping_s = start.elapsed().as_secs_f64();
 
         say::heading("They reach each other");
-        let ping = show(&self.pi, &["ping", "-n", "-c", "5", "-i", "0.2", &laptop4])?;
-        show(&self.laptop, &["ping", "-n", "-c", "3", "-i", "0.2", &overlay_addresses(&self.pi)?.1])?;
-        show_ctl(&self.pi, &["ping", "laptop", "-c", "3", "-i", "0.2"], None)?;
+        let ping = show_ping(&self.pi, &["-c", "5", "-i", "0.2", &laptop4])?;
+        show_ping(&self.laptop, &["-c", "3", "-i", "0.2", &overlay_addresses(&self.pi)?.1])?;
+        let text = show_ctl(&self.pi, &["ping", "laptop", "-c", "3", "-i", "0.2"], None)?;
+        if !lost_nothing(&text) {
+            bail!("meshctl lost pings between pi and laptop");
+        }
 
         say::heading("What the daemons say");
         show_ctl(&self.laptop, &["status"], None)?;
@@ -211,6 +214,15 @@ fn show(host: &Host, words: &[&str]) -> Result<String> {
     Ok(text)
 }
 
+/// Runs `ping`, which succeeds when a single answer comes, and fails unless all do.
+fn show_ping(host: &Host, words: &[&str]) -> Result<String> {
+    let text = show(host, &[&["ping", "-n"][..], words].concat())?;
+    if !lost_nothing(&text) {
+        bail!("pings were lost between {} and {}", host.name, words.last().unwrap_or(&""));
+    }
+    Ok(text)
+}
+
 /// Runs `meshctl` on a host and shows it with what it printed.
 fn show_ctl(host: &Host, words: &[&str], input: Option<&str>) -> Result<String> {
     say::command(&host.name, &format!("meshctl {}", words.join(" ")));
@@ -240,6 +252,11 @@ fn report(figures: &Value) {
         rows.push(vec![name.to_owned(), format!("{value:.*} {unit}", if value < 100.0 { 2 } else { 0 })]);
     }
     say::table(&rows);
+}
+
+/// Whether the summary of `ping` or `meshctl ping` names no loss.
+fn lost_nothing(text: &str) -> bool {
+    text.contains(" 0% packet loss") || text.contains(" 0% loss")
 }
 
 /// The average of the last line of `ping`: `rtt min/avg/max/mdev = 0.1/0.2/0.3/0.0 ms`.
@@ -276,6 +293,17 @@ mod tests {
     fn average_stands_second() {
         assert_eq!(average_rtt("x\nrtt min/avg/max/mdev = 0.1/0.25/0.3/0.0 ms\n"), Some(0.25));
         assert_eq!(average_rtt("no answer"), None);
+    }
+
+    #[test]
+    fn one_lost_ping_is_a_loss() {
+        assert!(lost_nothing("5 packets transmitted, 5 received, 0% packet loss, time 803ms"));
+        assert!(lost_nothing(
+            "laptop: 3 sent, 3 received, 0% loss, rtt min/avg/max 1.0 ms / 1.5 ms / 2.0 ms"
+        ));
+        assert!(!lost_nothing("laptop: 3 sent, 0 received, 100% loss"));
+        assert!(!lost_nothing("5 packets transmitted, 4 received, 20% packet loss, time 803ms"));
+        assert!(!lost_nothing(""));
     }
 
     #[test]

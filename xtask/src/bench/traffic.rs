@@ -63,22 +63,27 @@ pub(crate) fn udp(near: &Host, far: &Host, address: &str, seconds: u32, size: u3
 pub(crate) struct Latency {
     /// The middle one.
     pub(crate) median: f64,
-    /// What 99 of 100 do not exceed.
+    /// What 99 of 100 of those that were answered do not exceed.
     pub(crate) p99: f64,
+    /// Share of pings without an answer, in percent.
+    pub(crate) loss: f64,
 }
 
 /// Pings a hundred times a second for two seconds, next to a TCP stream when `loaded`.
 pub(crate) fn latency(near: &Host, far: &Host, address: &str, loaded: bool) -> Result<Latency> {
     let load = if loaded { Some(background_load(near, far, address)?) } else { None };
-    let output = near.command(&["ping", "-n", "-c", "200", "-i", "0.01", "-W", "2", address]).output()?;
+    let words = ["ping", "-n", "-c", &PINGS.to_string(), "-i", "0.01", "-W", "2", address];
+    let output = near.command(&words).output()?;
     drop(load);
     let text = String::from_utf8_lossy(&output.stdout);
     let times: Vec<f64> = text
         .lines()
+        .filter(|line| !line.contains("(DUP!)"))
         .filter_map(|line| line.split_once("time=")?.1.split_whitespace().next()?.parse().ok())
         .collect();
     let value = |share| percentile(&times, share).context("no ping was answered");
-    Ok(Latency { median: value(0.5)?, p99: value(0.99)? })
+    let lost = f64::from(PINGS) - times.len() as f64;
+    Ok(Latency { median: value(0.5)?, p99: value(0.99)?, loss: 100.0 * lost / f64::from(PINGS) })
 }
 
 /// A stream that runs until the values are dropped: server, then client.
@@ -104,3 +109,6 @@ fn start_server(far: &Host, address: &str) -> Result<Process> {
     })?;
     Ok(server)
 }
+
+/// Pings of one measurement.
+const PINGS: u32 = 200;
