@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Shared;
 use crate::auth::{self, Refused};
 use crate::connection::{Connection, Seat};
-use crate::gate::Refusal;
+use crate::gate::{Refusal, source_key};
 use crate::hub::Party;
 use crate::outbox::Outbox;
 use crate::stream::CountedStream;
@@ -127,7 +127,7 @@ enum AdmitError {
     Message(ErrorCode),
     #[error("the client was refused ({0:?})")]
     Refused(Refused),
-    #[error("the network has too many guests")]
+    #[error("the network has too many guests from this address")]
     Busy,
 }
 
@@ -153,7 +153,7 @@ impl AdmitError {
             Self::Message(code) => Some((*code, "expected CLIENT_AUTH of this version".to_owned())),
             Self::Refused(refused) => Some(refused.answer()),
             Self::Busy => {
-                Some((ErrorCode::Busy, "too many nodes enrol in this network, try again".to_owned()))
+                Some((ErrorCode::Busy, "too many nodes enrol from this address, try again".to_owned()))
             }
         }
     }
@@ -182,7 +182,7 @@ async fn admit(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Res
     };
     socket.send(Message::Binary(RelayMessage::Hello(hello).encode().into())).await?;
     let message = next_message(&mut socket).await?;
-    let (role, party, seat) = match take_seat(&message, &hello, &exporter, shared) {
+    let (role, party, seat) = match take_seat(&message, address, &hello, &exporter, shared) {
         Ok(taken) => taken,
         Err(error) => {
             if let Some((code, text)) = error.answer() {
@@ -205,6 +205,7 @@ async fn admit(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Res
 
 fn take_seat(
     message: &[u8],
+    address: SocketAddr,
     hello: &ServerHello,
     exporter: &[u8; 32],
     shared: &Arc<Shared>,
@@ -218,7 +219,9 @@ fn take_seat(
     let party = auth::check(&auth, hello, exporter, &shared.config, &shared.heads, UnixSeconds(now))
         .map_err(AdmitError::Refused)?;
     let outbox = Arc::new(Outbox::default());
-    let member = shared.hub().join(party, auth.role, outbox.clone()).map_err(|_| AdmitError::Busy)?;
+    let source = source_key(address.ip());
+    let joined = shared.hub().join(party, auth.role, source, outbox.clone());
+    let member = joined.map_err(|_| AdmitError::Busy)?;
     Ok((auth.role, party, Seat { member, outbox, shared: shared.clone() }))
 }
 

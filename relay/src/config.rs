@@ -68,6 +68,10 @@ pub struct Limits {
     pub guest_bytes_per_second: u32,
     /// Guests of one network at a time.
     pub guests_per_network: usize,
+    /// Guests of one network and one IPv4 address or IPv6 /64.
+    pub guests_per_address: usize,
+    /// Seconds after which a guest has to come anew.
+    pub guest_seconds: u16,
     /// Nodes that one client may be bound to.
     pub handles: u16,
     /// Nodes that one guest may be bound to.
@@ -178,8 +182,9 @@ impl Config {
         } else if limits.new_clients_burst == 0
             || limits.heartbeat_seconds == 0
             || limits.handshake_seconds == 0
+            || limits.guest_seconds == 0
         {
-            "limits: new_clients_burst, heartbeat_seconds and handshake_seconds have to be at least 1"
+            "limits: new_clients_burst, heartbeat_seconds, handshake_seconds and guest_seconds have to be at least 1"
         } else if limits.restart_min_ms > limits.restart_max_ms {
             "limits: restart_min_ms is above restart_max_ms"
         } else {
@@ -219,6 +224,8 @@ impl Default for Limits {
             bytes_per_second: 250_000_000,
             guest_bytes_per_second: 65_536,
             guests_per_network: 64,
+            guests_per_address: 8,
+            guest_seconds: 120,
             handles: 4096,
             guest_handles: 2,
             handles_total: 500_000,

@@ -49,6 +49,8 @@ pub(crate) struct Connection {
     /// For rosters: each goes to all members of the network.
     puts: Bucket,
     throttle_told: Option<Instant>,
+    /// When a guest has to go.
+    expires: Option<Instant>,
     heartbeat: Duration,
     heard: Instant,
     pings: u32,
@@ -95,6 +97,7 @@ impl Connection {
             bucket: Bucket::new(rate, rate / 4.0, now),
             puts: Bucket::new(PUT_RATE, PUT_BURST, now),
             throttle_told: None,
+            expires: (role == Role::Guest).then(|| now + Duration::from_secs(limits.guest_seconds.into())),
             heartbeat,
             heard: now,
             pings: 0,
@@ -353,6 +356,11 @@ impl Connection {
         if self.blocked.is_some_and(|(since, _)| now.duration_since(since) >= STALL) {
             return Err(End::Stalled);
         }
+        if self.expires.is_some_and(|at| now >= at) {
+            self.expires = None;
+            self.seat.outbox.close_with(ErrorCode::Busy, "enrolling took too long, try again");
+            cx.waker().wake_by_ref();
+        }
         while now >= self.next_ping() {
             if self.pings == MISSED {
                 return Err(End::Silent);
@@ -363,7 +371,8 @@ impl Connection {
         }
         let stalls = self.blocked.map(|(since, _)| since + STALL);
         let resumes = self.pause().filter(|until| *until > now);
-        let deadline = [stalls, resumes].into_iter().flatten().fold(self.next_ping(), Instant::min);
+        let deadline =
+            [stalls, resumes, self.expires].into_iter().flatten().fold(self.next_ping(), Instant::min);
         // A timer that fires early is cheaper than one that is set anew for every message.
         if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
             self.timer.as_mut().reset(deadline.into());

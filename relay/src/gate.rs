@@ -86,7 +86,7 @@ impl Gate {
 }
 
 /// An IPv4 address, or the /64 of an IPv6 address: what one customer usually holds.
-fn source_key(ip: IpAddr) -> u64 {
+pub(crate) fn source_key(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => u64::from(u32::from(ip)),
         IpAddr::V6(ip) => {

@@ -10,7 +10,7 @@
 mod roster;
 mod table;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +29,8 @@ pub(crate) struct Hub {
     clients: HashMap<Party, Client>,
     /// Who holds a handle for a party, connected or not.
     watchers: HashMap<Party, BTreeSet<NodeId>>,
-    guests: HashMap<NetId, usize>,
+    /// The guests of each network by connection, hence the oldest first, with the source of each.
+    guests: HashMap<NetId, BTreeMap<u64, (NodeId, u64)>>,
     /// The clients of each network: what concerns one network costs the others nothing.
     networks: HashMap<NetId, BTreeSet<NodeId>>,
     rosters: Rosters,
@@ -51,6 +52,8 @@ pub(crate) struct HubLimits {
     pub(crate) handles_total: usize,
     /// Guests of one network at a time.
     pub(crate) guests_per_network: usize,
+    /// Guests of one network and one source.
+    pub(crate) guests_per_source: usize,
     /// The kept rosters.
     pub(crate) rosters: RosterLimits,
 }
@@ -91,7 +94,7 @@ pub(crate) enum NoRoute {
     Unwilling,
 }
 
-/// The network has as many guests as it may have.
+/// The network has as many guests of one source as it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyGuests;
 
@@ -119,16 +122,18 @@ impl Hub {
     }
 
     /// Adds a client. An older connection of the same party is ended; its peers keep their handles.
+    ///
+    /// `source` stands for the client's address. The oldest guest makes room for a new one: silent ones would
+    /// keep all others out.
     pub(crate) fn join(
         &mut self,
         party: Party,
         role: Role,
+        source: u64,
         outbox: Arc<Outbox>,
     ) -> Result<Member, TooManyGuests> {
-        let guests = self.guests.get(&party.0).copied().unwrap_or(0);
-        let replaces_guest = self.clients.get(&party).is_some_and(|old| old.role == Role::Guest);
-        if role == Role::Guest && !replaces_guest && guests >= self.limits.guests_per_network {
-            return Err(TooManyGuests);
+        if role == Role::Guest {
+            self.make_room(party, source)?;
         }
         if let Some(old) = self.remove(party) {
             old.outbox.close_with(ErrorCode::Replaced, "a newer connection with the same keys took over");
@@ -144,7 +149,7 @@ impl Hub {
         self.clients.insert(party, Client { connection, role, outbox, table: Table::new(handles) });
         self.networks.entry(party.0).or_default().insert(party.1);
         if role == Role::Guest {
-            *self.guests.entry(party.0).or_default() += 1;
+            self.guests.entry(party.0).or_default().insert(connection, (party.1, source));
         }
         self.joins.fetch_add(1, Ordering::AcqRel);
         // A newer connection may be that of a node that was started anew: its peers are told either way.
@@ -269,6 +274,27 @@ impl Hub {
         }
     }
 
+    /// Sends the oldest guest of a full network away. A source with many guests has to wait for these.
+    fn make_room(&mut self, (net, node): Party, source: u64) -> Result<(), TooManyGuests> {
+        let HubLimits { guests_per_network, guests_per_source, .. } = self.limits;
+        let guests = self.guests.get(&net);
+        let others = || guests.into_iter().flat_map(BTreeMap::values).filter(|(other, _)| *other != node);
+        if guests_per_network == 0 || others().filter(|(_, of)| *of == source).count() >= guests_per_source {
+            return Err(TooManyGuests);
+        }
+        if others().count() < guests_per_network {
+            return Ok(());
+        }
+        let oldest = others().next().map(|(oldest, _)| (net, *oldest));
+        if let Some(oldest) = oldest
+            && let Some(guest) = self.remove(oldest)
+        {
+            guest.outbox.close_with(ErrorCode::Busy, "another node that enrols takes this place, try again");
+            self.tell_watchers(oldest, Role::Guest, false);
+        }
+        Ok(())
+    }
+
     /// Takes a client out of all counts and out of the watchers of others.
     fn remove(&mut self, party: Party) -> Option<Client> {
         let client = self.clients.remove(&party)?;
@@ -282,8 +308,11 @@ impl Hub {
                 self.networks.remove(&party.0);
             }
         }
-        if client.role == Role::Guest {
-            count_down(&mut self.guests, party.0);
+        if let Some(guests) = self.guests.get_mut(&party.0) {
+            guests.remove(&client.connection);
+            if guests.is_empty() {
+                self.guests.remove(&party.0);
+            }
         }
         Some(client)
     }
@@ -354,15 +383,6 @@ fn may_bind(role: Role, (net, node): Party) -> bool {
     match role {
         Role::Member | Role::Root => true,
         Role::Guest => node == net.as_party(),
-    }
-}
-
-fn count_down(counts: &mut HashMap<NetId, usize>, net: NetId) {
-    if let Some(count) = counts.get_mut(&net) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&net);
-        }
     }
 }
 

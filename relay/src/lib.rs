@@ -215,6 +215,7 @@ impl Shared {
             guest_handles: limits.guest_handles.into(),
             handles_total: limits.handles_total,
             guests_per_network: limits.guests_per_network,
+            guests_per_source: limits.guests_per_address,
             rosters: RosterLimits { count: limits.rosters, bytes: limits.roster_bytes },
         });
         let gate = Gate::new(GateLimits {

@@ -13,7 +13,8 @@ fn hub() -> Hub {
         handles: 3,
         guest_handles: 1,
         handles_total: 1000,
-        guests_per_network: 2,
+        guests_per_network: 3,
+        guests_per_source: 2,
         rosters: RosterLimits { count: 4, bytes: 1000 },
     })
 }
@@ -25,7 +26,7 @@ struct Peer {
 
 fn join(hub: &mut Hub, net: NetId, node: NodeId, role: Role) -> Peer {
     let outbox = Arc::new(Outbox::default());
-    let member = hub.join((net, node), role, outbox.clone()).unwrap();
+    let member = hub.join((net, node), role, 1, outbox.clone()).unwrap();
     Peer { member, outbox }
 }
 
@@ -170,7 +171,7 @@ fn guests_and_handles_are_bounded() {
     let mut hub = hub();
     let _g = join(&mut hub, NET, G, Role::Guest);
     let _h = join(&mut hub, NET, NodeId([4; 32]), Role::Guest);
-    let third = hub.join((NET, NodeId([5; 32])), Role::Guest, Arc::default());
+    let third = hub.join((NET, NodeId([5; 32])), Role::Guest, 1, Arc::default());
     assert_eq!(third, Err(TooManyGuests));
     join(&mut hub, NET, G, Role::Guest);
     join(&mut hub, OTHER, G, Role::Guest);
@@ -189,6 +190,28 @@ fn guests_and_handles_are_bounded() {
     hub.leave(a.member);
     hub.unbind(b.member, to_a.handle);
     assert_eq!(hub.handles.count, 0);
+}
+
+#[test]
+fn the_oldest_guest_makes_room() {
+    let mut hub = hub();
+    let root = join(&mut hub, NET, NET.as_party(), Role::Root);
+    let oldest = join(&mut hub, NET, G, Role::Guest);
+    let second = join(&mut hub, NET, NodeId([4; 32]), Role::Guest);
+    let to_oldest = bind(&mut hub, &root, G);
+    assert!(hub.join((NET, NodeId([5; 32])), Role::Guest, 2, Arc::default()).is_ok());
+    assert_eq!(hub.census().guests, 3);
+    assert!(hub.join((NET, NodeId([6; 32])), Role::Guest, 2, Arc::default()).is_ok());
+    assert_eq!(hub.census().guests, 3);
+    assert!(matches!(
+        RelayMessage::parse(&oldest.messages()[0]),
+        Ok(RelayMessage::Error { code: ErrorCode::Busy, .. })
+    ));
+    assert!(oldest.closed());
+    assert!(!second.closed());
+    root.expect(&[RelayMessage::PeerGone(to_oldest.handle)]);
+    hub.leave(oldest.member);
+    assert_eq!(hub.census().guests, 3);
 }
 
 #[test]

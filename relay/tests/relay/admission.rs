@@ -148,10 +148,26 @@ async fn role_and_network_are_signed() {
 
 #[tokio::test]
 async fn guests_of_a_network_are_bounded() {
-    let running = Running::start(|config| config.limits.guests_per_network = 1);
+    let running = Running::start(|config| {
+        config.limits.guests_per_network = 2;
+        config.limits.guests_per_address = 1;
+    });
     let (network, other) = (Network::new(1), Network::new(1));
     let first = network.guest(&running.place);
     first.up().await;
     assert_eq!(refusal(&network.guest(&running.place)).await, RelayErrorKind::Auth(ErrorCode::Busy));
     other.guest(&running.place).up().await;
+}
+
+#[tokio::test]
+async fn a_guest_does_not_stay() {
+    let running = Running::start(|config| config.limits.guest_seconds = 1);
+    let network = Network::new(1);
+    let member = network.member(&running.place, 0);
+    member.up().await;
+    let guest = network.guest(&running.place);
+    guest.up().await;
+    assert_eq!(refusal(&guest).await, RelayErrorKind::Auth(ErrorCode::Busy));
+    running.metric("meshrelay_ended_connections_total{reason=\"relay\"} 1").await;
+    running.metric("meshrelay_clients{role=\"member\"} 1").await;
 }

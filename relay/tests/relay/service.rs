@@ -77,6 +77,21 @@ async fn silent_clients_are_asked_and_dropped() {
     running.metric("meshrelay_clients{role=\"member\"} 1").await;
 }
 
+/// Passes one connection on to a relay until it is told to freeze; then both sockets stay open and nothing passes.
+async fn pass_on(
+    listener: tokio::net::TcpListener,
+    target: std::net::SocketAddr,
+    frozen: tokio::sync::oneshot::Receiver<()>,
+) {
+    let (mut client, _) = listener.accept().await.unwrap();
+    let mut relay = tokio::net::TcpStream::connect(target).await.unwrap();
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut client, &mut relay) => {}
+        _ = frozen => {}
+    }
+    std::future::pending::<()>().await;
+}
+
 #[tokio::test]
 async fn a_silent_relay_is_noticed() {
     // A relay that stops reading is played by a proxy that stops forwarding; see `mesh-net` for the timers themselves.
@@ -85,18 +100,7 @@ async fn a_silent_relay_is_noticed() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut place = running.place.clone();
     place.address = listener.local_addr().unwrap();
-    let target = running.place.address;
     let (freeze, frozen) = tokio::sync::oneshot::channel::<()>();
-    let proxy = async move {
-        let (mut client, _) = listener.accept().await.unwrap();
-        let mut relay = tokio::net::TcpStream::connect(target).await.unwrap();
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut relay) => {}
-            _ = frozen => {}
-        }
-        // Both sockets stay open and nothing passes.
-        std::future::pending::<()>().await;
-    };
     let a = network.member(&place, 0);
     let test = async {
         a.up().await;
@@ -104,7 +108,40 @@ async fn a_silent_relay_is_noticed() {
         assert_eq!(a.down().await.kind(), RelayErrorKind::Closed);
     };
     tokio::select! {
-        () = proxy => {}
+        () = pass_on(listener, running.place.address, frozen) => {}
+        () = test => {}
+    }
+}
+
+#[tokio::test]
+async fn a_silent_relay_is_noticed_before_its_heartbeat_under_traffic() {
+    let running = Running::start(|config| config.limits.heartbeat_seconds = 30);
+    let network = Network::new(2);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut place = running.place.clone();
+    place.address = listener.local_addr().unwrap();
+    let (freeze, frozen) = tokio::sync::oneshot::channel::<()>();
+    let (a, b) = (network.member(&place, 0), network.member(&running.place, 1));
+    let test = async {
+        a.up().await;
+        b.up().await;
+        a.sender.bind(b.id).unwrap();
+        assert!(a.peer(b.id).await);
+        b.sender.bind(a.id).unwrap();
+        assert!(b.peer(a.id).await);
+        freeze.send(()).unwrap();
+        a.send(b.id, b"lost");
+        b.send(a.id, b"lost");
+        let ended = timeout(Duration::from_secs(9), a.down());
+        // No peer answers this one either, but its relay answers the question that follows.
+        let kept = timeout(Duration::from_secs(6), b.down());
+        let (ended, kept) = tokio::join!(ended, kept);
+        let reason = ended.expect("still waiting for an answer");
+        assert!(matches!(reason, mesh_net::RelayError::Silent), "{reason}");
+        assert!(kept.is_err(), "a relay that answers was given up");
+    };
+    tokio::select! {
+        () = pass_on(listener, running.place.address, frozen) => {}
         () = test => {}
     }
 }
@@ -171,6 +208,7 @@ async fn several_hundred_clients_fit_on_one_relay() {
         config.limits.clients_per_address = 1000;
         config.limits.new_clients_burst = 1000;
         config.limits.guests_per_network = 1000;
+        config.limits.guests_per_address = 1000;
     });
     let network = Network::new(1);
     let mut clients = Vec::new();
