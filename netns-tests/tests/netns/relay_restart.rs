@@ -1,21 +1,30 @@
 //! A relay that goes away under traffic and comes back.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use lab::{Mesh, MeshOptions, scenario, session_with, wait_until};
+use lab::{Lab, Mesh, MeshOptions, Relay, scenario, session_with, wait_until};
 
 #[test]
 fn restart_keeps_the_sessions() {
-    scenario("restart_keeps_the_sessions", |lab| restart(lab, true));
+    scenario("restart_keeps_the_sessions", |lab| restart(lab, Relay::stop, Duration::ZERO));
 }
 
 #[test]
 fn kill_keeps_the_sessions() {
-    scenario("kill_keeps_the_sessions", |lab| restart(lab, false));
+    scenario("kill_keeps_the_sessions", |lab| restart(lab, Relay::kill, Duration::ZERO));
 }
 
-fn restart(lab: &lab::Lab, politely: bool) -> Result<()> {
+#[test]
+fn long_absence_is_over_soon_after_the_relay_is_back() {
+    scenario("long_absence_is_over_soon_after_the_relay_is_back", |lab| {
+        restart(lab, Relay::stop, Duration::from_secs(12))
+    });
+}
+
+/// Ends the relay by `end` under traffic, starts it again when it has been away for at least `absence`, and wants data
+/// to flow within three seconds after that, in the same session.
+fn restart(lab: &Lab, end: fn(&mut Relay) -> Result<()>, absence: Duration) -> Result<()> {
     let mut mesh = Mesh::new(lab, &["laptop", "pi"], &MeshOptions::default())?;
     mesh.ping_all()?;
     let address = mesh.nodes[1].ipv4()?;
@@ -31,13 +40,13 @@ fn restart(lab: &lab::Lab, politely: bool) -> Result<()> {
         .args(["-n", "-D", "-O", "-i", "0.02", "-W", "1", &address])
         .spawn("ping")?;
     traffic.wait_for_log("bytes from", Duration::from_secs(5))?;
-    if politely {
-        mesh.relay.stop()?;
-    } else {
-        mesh.relay.kill()?;
-    }
+    end(&mut mesh.relay)?;
+    let gone = Instant::now();
     mesh.nodes[0].wait_for_status("the loss of the relay", Duration::from_secs(10), |status| {
         status.relay_state() != "connected"
+    })?;
+    wait_until("the end of the absence", absence + Duration::from_secs(1), || {
+        Ok((gone.elapsed() >= absence).then_some(()))
     })?;
     mesh.relay.launch()?;
     let back = now()?;
