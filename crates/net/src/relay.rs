@@ -1,11 +1,13 @@
 //! The client of a relay: one task that stays connected for as long as its [`RelayClient`] lives.
 //!
 //! In: frames and bindings by a [`RelaySender`], from any thread. Out: calls of a [`RelaySink`]. [`queue`] holds what
-//! waits to be sent and who is bound, [`connect`] makes one authenticated connection, [`link`] runs it.
+//! waits to be sent and who is bound, [`connect`] makes one authenticated connection, [`link`] runs it, [`answers`]
+//! judges whether the relay still answers.
 //!
 //! Invariants: frames for a bound node wait until the relay has told its handle; control messages go before frames;
 //! frames of an ended connection are dropped, bindings are made again on the next one.
 
+mod answers;
 mod connect;
 mod error;
 mod link;

@@ -77,7 +77,7 @@ pub enum RelayError {
         /// Longest wait.
         max: Duration,
     },
-    /// Three heartbeats stayed unanswered.
+    /// Three heartbeats stayed unanswered, or frames and one question after them.
     #[error("the relay fell silent")]
     Silent,
     /// The kernel took no byte for too long.

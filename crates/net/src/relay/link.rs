@@ -13,6 +13,7 @@ use tokio::time::{Sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::answers::{Answers, Verdict};
 use super::connect::Socket;
 use super::queue::Presence;
 use super::{RelayError, RelayEvent, RelaySink, Shared};
@@ -25,6 +26,7 @@ pub(super) struct Link {
     heartbeat: Duration,
     heard: Instant,
     pings: u32,
+    answers: Answers,
     unflushed: bool,
     /// Since when, and at which count of written bytes, the kernel has taken nothing.
     blocked: Option<(Instant, u64)>,
@@ -48,6 +50,7 @@ impl Link {
             heartbeat,
             heard: Instant::now(),
             pings: 0,
+            answers: Answers::default(),
             unflushed: false,
             blocked: None,
             timer: Box::pin(tokio::time::sleep(heartbeat)),
@@ -111,7 +114,11 @@ impl Link {
             }
             let message = {
                 let mut queue = self.shared.queue();
+                let waiting = queue.queued_bytes();
                 let message = queue.pop();
+                if queue.queued_bytes() < waiting {
+                    self.answers.sent(now);
+                }
                 room |= queue.take_room();
                 message
             };
@@ -127,11 +134,18 @@ impl Link {
         }
         if blocked {
             let written = self.socket.get_ref().get_ref().0.written();
-            if self.blocked.is_none_or(|(_, before)| before != written) {
-                self.blocked = Some((now, written));
+            match self.blocked {
+                Some((_, before)) if before == written => {}
+                Some(_) => {
+                    self.answers.progressed(now);
+                    self.blocked = Some((now, written));
+                }
+                None => self.blocked = Some((now, written)),
             }
         } else {
-            self.blocked = None;
+            if self.blocked.take().is_some() {
+                self.answers.progressed(now);
+            }
             self.unflushed &= turn == TURN;
         }
         Ok(())
@@ -146,6 +160,7 @@ impl Link {
             };
             self.heard = now;
             self.pings = 0;
+            self.answers.heard();
             match message {
                 Message::Binary(bytes) => self.handle(bytes)?,
                 Message::Ping(_) | Message::Pong(_) => {}
@@ -241,11 +256,16 @@ impl Link {
                 return Err(RelayError::Silent);
             }
             self.pings += 1;
-            self.shared.queue().push_control(ClientMessage::Ping(*b"heartbt?").encode());
-            cx.waker().wake_by_ref();
+            self.ask(cx);
         }
+        match self.answers.check(now) {
+            Verdict::Fine => {}
+            Verdict::Ask => self.ask(cx),
+            Verdict::Silent => return Err(RelayError::Silent),
+        }
+        let stalled = self.blocked.map(|(since, _)| since + STALL);
         let deadline =
-            self.blocked.map_or(self.next_ping(), |(since, _)| self.next_ping().min(since + STALL));
+            [stalled, self.answers.due()].into_iter().flatten().fold(self.next_ping(), Instant::min);
         // A timer that fires early is cheaper than one that is set anew for every message.
         if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
             self.timer.as_mut().reset(deadline.into());
@@ -254,6 +274,11 @@ impl Link {
             cx.waker().wake_by_ref();
         }
         Ok(())
+    }
+
+    fn ask(&self, cx: &Context<'_>) {
+        self.shared.queue().push_control(ClientMessage::Ping(*b"heartbt?").encode());
+        cx.waker().wake_by_ref();
     }
 
     fn next_ping(&self) -> Instant {
