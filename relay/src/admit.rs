@@ -245,7 +245,7 @@ fn running_config(role: Role) -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_write_buffer_size(WRITE_BUFFER + 2 * ROSTER_MESSAGE)
+        .max_write_buffer_size(WRITE_BUFFER + 2 * DATA_MESSAGE)
         .max_message_size(Some(longest))
         .max_frame_size(Some(longest))
 }

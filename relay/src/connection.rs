@@ -13,8 +13,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{Sink, Stream, StreamExt};
 use mesh_wire::WireError;
-use mesh_wire::relay::{ClientMessage, Data, Direction, ErrorCode, RelayMessage, Role, RosterBlob};
+use mesh_wire::relay::{
+    ClientMessage, DATA_MESSAGE, Data, Direction, ErrorCode, RelayMessage, Role, RosterBlob,
+};
 use tokio::time::{Sleep, timeout};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as OpData, OpCode};
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::Shared;
@@ -54,6 +58,8 @@ pub(crate) struct Connection {
     heartbeat: Duration,
     heard: Instant,
     pings: u32,
+    /// What is left of a long message that is written in fragments.
+    rest: Option<Bytes>,
     unflushed: bool,
     /// Since when, and at which count of written bytes, the kernel has taken nothing.
     blocked: Option<(Instant, u64)>,
@@ -101,6 +107,7 @@ impl Connection {
             heartbeat,
             heard: now,
             pings: 0,
+            rest: None,
             unflushed: false,
             blocked: None,
             ending: false,
@@ -167,9 +174,18 @@ impl Connection {
             if Pin::new(&mut self.socket).poll_ready(cx).map_err(|_| End::Closed)?.is_pending() {
                 return Ok(true);
             }
-            let next = self.seat.outbox.pop(now, dropped);
+            let rest = self.rest.take();
+            let first = rest.is_none();
+            let next = rest.map_or_else(|| self.seat.outbox.pop(now, dropped), Next::Message);
             if let Next::Message(message) = next {
-                Pin::new(&mut self.socket).start_send(Message::Binary(message)).map_err(|_| End::Closed)?;
+                let message = if first && message.len() <= DATA_MESSAGE {
+                    Message::Binary(message)
+                } else {
+                    let (fragment, rest) = fragment(message, first);
+                    self.rest = rest;
+                    Message::Frame(fragment)
+                };
+                Pin::new(&mut self.socket).start_send(message).map_err(|_| End::Closed)?;
                 self.unflushed = true;
                 continue;
             }
@@ -388,6 +404,14 @@ impl Connection {
     }
 }
 
+/// Returns the next frame of a long message (RFC 6455, section 5.4), and what is left: a socket keeps room for the
+/// longest frame that it ever wrote, which must not be a whole roster.
+fn fragment(mut message: Bytes, first: bool) -> (Frame, Option<Bytes>) {
+    let rest = (message.len() > FRAGMENT).then(|| message.split_off(FRAGMENT));
+    let opcode = OpCode::Data(if first { OpData::Binary } else { OpData::Continue });
+    (Frame::message(message, opcode, rest.is_none()), rest)
+}
+
 /// What a message takes from the client's bucket: its bytes, but at least what handling it costs us.
 fn cost(message: Option<&ClientMessage<'_>>, len: usize) -> f64 {
     let least = match message {
@@ -404,6 +428,8 @@ const HANDLE_COST: f64 = 4096.0;
 /// Rosters that are taken of a network per second, and at once; beyond it the client is read later.
 const PUT_RATE: f64 = 5.0;
 const PUT_BURST: f64 = 20.0;
+/// Bytes of a fragment.
+const FRAGMENT: usize = 16 * 1024;
 /// Messages per direction before other tasks of the runtime get their turn.
 const TURN: usize = 64;
 /// Heartbeats that may stay unanswered.
@@ -426,5 +452,21 @@ mod tests {
         same(cost(Some(&ClientMessage::Bind(NodeId([0; 32]))), 33), HANDLE_COST);
         same(cost(Some(&ClientMessage::Unbind(7)), 5), HANDLE_COST);
         same(cost(None, 1500), 1500.0);
+    }
+
+    #[test]
+    fn a_long_message_is_cut_into_fragments() {
+        let message = Bytes::from((0..=255).cycle().take(5 * FRAGMENT / 2).collect::<Vec<u8>>());
+        let (mut whole, mut frames, mut rest) = (Vec::new(), Vec::new(), Some(message.clone()));
+        while let Some(left) = rest {
+            let (frame, next) = fragment(left, frames.is_empty());
+            whole.extend_from_slice(frame.payload());
+            frames.push((frame.header().opcode, frame.header().is_final));
+            rest = next;
+        }
+        assert_eq!(whole, message);
+        let (binary, more) = (OpCode::Data(OpData::Binary), OpCode::Data(OpData::Continue));
+        assert_eq!(frames, [(binary, false), (more, false), (more, true)]);
+        assert_eq!(fragment(message.slice(..FRAGMENT), false).1, None);
     }
 }
