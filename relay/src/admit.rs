@@ -66,6 +66,7 @@ pub(crate) async fn accept_loop(listener: TcpListener, shared: Arc<Shared>, stop
 struct Visit {
     ip: IpAddr,
     address: SocketAddr,
+    authenticated: bool,
     shared: Arc<Shared>,
 }
 
@@ -75,7 +76,9 @@ impl Visit {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         let metrics = &shared.metrics;
         let refused = match shared.gate().enter(address.ip(), Instant::now()) {
-            Ok(()) => return Some(Self { ip: address.ip(), address, shared: shared.clone() }),
+            Ok(()) => {
+                return Some(Self { ip: address.ip(), address, authenticated: false, shared: shared.clone() });
+            }
             Err(Refusal::Full) => &metrics.refused_full,
             Err(Refusal::TooMany) => &metrics.refused_too_many,
             Err(Refusal::TooFast) => &metrics.refused_too_fast,
@@ -83,15 +86,20 @@ impl Visit {
         refused.add(1);
         None
     }
+
+    fn authenticated(&mut self) {
+        self.shared.gate().authenticated(self.ip);
+        self.authenticated = true;
+    }
 }
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        self.shared.gate().leave(self.ip);
+        self.shared.gate().leave(self.ip, self.authenticated);
     }
 }
 
-async fn serve(tcp: TcpStream, visit: Visit, stop: CancellationToken) {
+async fn serve(tcp: TcpStream, mut visit: Visit, stop: CancellationToken) {
     let shared = visit.shared.clone();
     let limit = Duration::from_secs(shared.config.limits.handshake_seconds.into());
     // The handshake's state is boxed, so that a long-lived connection does not keep its room.
@@ -102,6 +110,7 @@ async fn serve(tcp: TcpStream, visit: Visit, stop: CancellationToken) {
     };
     match admitted {
         Ok(Ok(connection)) => {
+            visit.authenticated();
             shared.metrics.handshakes.add(1);
             connection.run().await;
         }

@@ -54,8 +54,10 @@ pub enum Access {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// Connections in all.
+    /// Authenticated connections in all.
     pub clients: usize,
+    /// Connections in all that did not authenticate yet.
+    pub handshakes: usize,
     /// Connections of one IPv4 address or one IPv6 /64.
     pub clients_per_address: usize,
     /// New connections of one address per second; 0 means no limit.
@@ -177,8 +179,10 @@ impl Config {
             "access, networks: an open relay serves every network; set access = \"listed\" or remove networks"
         } else if self.access == Some(Access::Listed) && self.networks.is_none() {
             "networks: with access = \"listed\" it has to name the networks to serve"
-        } else if [limits.clients, limits.clients_per_address].contains(&0) || limits.handles == 0 {
-            "limits: clients, clients_per_address and handles have to be at least 1"
+        } else if [limits.clients, limits.handshakes, limits.clients_per_address].contains(&0)
+            || limits.handles == 0
+        {
+            "limits: clients, handshakes, clients_per_address and handles have to be at least 1"
         } else if limits.new_clients_burst == 0
             || limits.heartbeat_seconds == 0
             || limits.handshake_seconds == 0
@@ -218,6 +222,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             clients: 10_000,
+            handshakes: 1024,
             clients_per_address: 256,
             new_clients_per_second: 20,
             new_clients_burst: 256,

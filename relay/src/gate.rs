@@ -1,4 +1,6 @@
 //! Who may open another connection: caps per source address, in a bounded table. Pure: the time is an argument.
+//!
+//! Connections that did not authenticate yet have places of their own, so that strangers take none of a client.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,15 +12,19 @@ use crate::bucket::Bucket;
 #[derive(Debug)]
 pub(crate) struct Gate {
     sources: HashMap<u64, Source>,
-    total: usize,
+    /// Authenticated ones.
+    clients: usize,
+    strangers: usize,
     limits: GateLimits,
 }
 
 /// What a [`Gate`] admits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GateLimits {
-    /// Connections in all.
-    pub(crate) total: usize,
+    /// Authenticated connections. Those that authenticate just when it is reached may come on top.
+    pub(crate) clients: usize,
+    /// Connections that did not authenticate yet. Of its upper half each source has a share only.
+    pub(crate) strangers: usize,
     /// Connections of one source.
     pub(crate) per_source: usize,
     /// New connections of one source per second.
@@ -41,17 +47,18 @@ pub(crate) enum Refusal {
 #[derive(Debug)]
 struct Source {
     connections: usize,
+    strangers: usize,
     bucket: Bucket,
 }
 
 impl Gate {
     pub(crate) fn new(limits: GateLimits) -> Self {
-        Self { sources: HashMap::new(), total: 0, limits }
+        Self { sources: HashMap::new(), clients: 0, strangers: 0, limits }
     }
 
-    /// Counts a new connection; [`Gate::leave`] takes it back.
+    /// Counts a new connection, as a stranger; [`Gate::leave`] takes it back.
     pub(crate) fn enter(&mut self, ip: IpAddr, now: Instant) -> Result<(), Refusal> {
-        if self.total >= self.limits.total {
+        if self.clients >= self.limits.clients || self.strangers >= self.limits.strangers {
             return Err(Refusal::Full);
         }
         let key = source_key(ip);
@@ -61,26 +68,44 @@ impl Gate {
                 return Err(Refusal::Full);
             }
         }
-        let GateLimits { per_source, rate, burst, .. } = self.limits;
-        let source = self
-            .sources
-            .entry(key)
-            .or_insert_with(|| Source { connections: 0, bucket: Bucket::new(rate, burst, now) });
-        if source.connections >= per_source {
+        let GateLimits { per_source, rate, burst, strangers, .. } = self.limits;
+        let crowded = self.strangers >= strangers / 2;
+        let source = self.sources.entry(key).or_insert_with(|| Source {
+            connections: 0,
+            strangers: 0,
+            bucket: Bucket::new(rate, burst, now),
+        });
+        let share = (strangers / SHARES).max(1);
+        if source.connections >= per_source || (crowded && source.strangers >= share) {
             return Err(Refusal::TooMany);
         }
         if !source.bucket.try_take(1.0, now) {
             return Err(Refusal::TooFast);
         }
         source.connections += 1;
-        self.total += 1;
+        source.strangers += 1;
+        self.strangers += 1;
         Ok(())
     }
 
-    pub(crate) fn leave(&mut self, ip: IpAddr) {
+    /// Counts a stranger as a client from now on.
+    pub(crate) fn authenticated(&mut self, ip: IpAddr) {
+        if let Some(source) = self.sources.get_mut(&source_key(ip)) {
+            source.strangers = source.strangers.saturating_sub(1);
+            self.strangers = self.strangers.saturating_sub(1);
+            self.clients += 1;
+        }
+    }
+
+    pub(crate) fn leave(&mut self, ip: IpAddr, authenticated: bool) {
         if let Some(source) = self.sources.get_mut(&source_key(ip)) {
             source.connections = source.connections.saturating_sub(1);
-            self.total = self.total.saturating_sub(1);
+            if authenticated {
+                self.clients = self.clients.saturating_sub(1);
+            } else {
+                source.strangers = source.strangers.saturating_sub(1);
+                self.strangers = self.strangers.saturating_sub(1);
+            }
         }
     }
 }
@@ -97,6 +122,8 @@ pub(crate) fn source_key(ip: IpAddr) -> u64 {
     }
 }
 
+/// A source's share of the places for strangers, when half of these are taken, is one of so many.
+const SHARES: usize = 32;
 /// Sources remembered at most, about 6 MB. A flood from more addresses is refused as a whole.
 const MAX_SOURCES: usize = 65_536;
 
@@ -106,7 +133,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    const LIMITS: GateLimits = GateLimits { total: 100_000, per_source: 3, rate: 1.0, burst: 4.0 };
+    const LIMITS: GateLimits =
+        GateLimits { clients: 100_000, strangers: 1024, per_source: 3, rate: 1.0, burst: 4.0 };
 
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -120,9 +148,9 @@ mod tests {
         assert!((0..3).all(|_| gate.enter(source, now).is_ok()));
         assert_eq!(gate.enter(source, now), Err(Refusal::TooMany));
         assert!(gate.enter(ip("192.0.2.2"), now).is_ok());
-        gate.leave(source);
+        gate.leave(source, false);
         assert!(gate.enter(source, now).is_ok());
-        gate.leave(source);
+        gate.leave(source, false);
         assert_eq!(gate.enter(source, now), Err(Refusal::TooFast));
         assert!(gate.enter(source, now + Duration::from_secs(2)).is_ok());
     }
@@ -136,9 +164,30 @@ mod tests {
 
     #[test]
     fn the_whole_relay_is_capped() {
-        let mut gate = Gate::new(GateLimits { total: 1, ..LIMITS });
+        let mut gate = Gate::new(GateLimits { clients: 1, ..LIMITS });
         assert!(gate.enter(ip("192.0.2.1"), Instant::now()).is_ok());
+        gate.authenticated(ip("192.0.2.1"));
         assert_eq!(gate.enter(ip("192.0.2.2"), Instant::now()), Err(Refusal::Full));
+        gate.leave(ip("192.0.2.1"), true);
+        assert!(gate.enter(ip("192.0.2.2"), Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn strangers_take_no_place_of_a_client_and_leave_some_to_others() {
+        let now = Instant::now();
+        let mut gate =
+            Gate::new(GateLimits { clients: 1, strangers: 64, per_source: 100, rate: 0.0, burst: 1.0 });
+        let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
+        assert_eq!((0..100).filter(|_| gate.enter(one, now).is_ok()).count(), 32);
+        assert_eq!(gate.enter(one, now), Err(Refusal::TooMany));
+        assert_eq!((0..100).filter(|_| gate.enter(other, now).is_ok()).count(), 2);
+        for n in 0..30 {
+            assert!(gate.enter(Ipv4Addr::new(198, 51, 100, n).into(), now).is_ok());
+        }
+        assert_eq!(gate.enter(ip("203.0.113.1"), now), Err(Refusal::Full));
+        gate.leave(other, false);
+        assert!(gate.enter(ip("203.0.113.1"), now).is_ok());
+        assert_eq!((gate.strangers, gate.clients), (64, 0));
     }
 
     #[test]
@@ -148,7 +197,7 @@ mod tests {
         for n in 0..u32::try_from(MAX_SOURCES).unwrap() {
             let source = Ipv4Addr::from(n + 1).into();
             gate.enter(source, now).unwrap();
-            gate.leave(source);
+            gate.leave(source, false);
         }
         assert_eq!(gate.enter(ip("192.0.2.1"), now), Err(Refusal::Full));
         assert!(gate.enter(ip("192.0.2.1"), now + Duration::from_secs(2)).is_ok());

@@ -219,7 +219,8 @@ impl Shared {
             rosters: RosterLimits { count: limits.rosters, bytes: limits.roster_bytes },
         });
         let gate = Gate::new(GateLimits {
-            total: limits.clients,
+            clients: limits.clients,
+            strangers: limits.handshakes,
             per_source: limits.clients_per_address,
             rate: limits.new_clients_per_second.into(),
             burst: limits.new_clients_burst.into(),
