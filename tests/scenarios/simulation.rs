@@ -32,8 +32,10 @@ struct Cast {
 }
 
 static CAST: LazyLock<Cast> = LazyLock::new(|| {
-    let root = Identity::generate().unwrap();
-    let identities: Vec<_> = (0..NODES).map(|_| Arc::new(Identity::generate().unwrap())).collect();
+    // Fixed seeds: which of two ids is the smaller one decides between sessions.
+    let identity = |number: u8| Identity::from_seeds(&[number; 32], &[number; 32]).unwrap();
+    let root = identity(100);
+    let identities: Vec<_> = (1..).take(NODES).map(|number| Arc::new(identity(number))).collect();
     let member = |number: usize| NewMember {
         name: format!("n{number}").parse().unwrap(),
         groups: BTreeSet::new(),
@@ -324,12 +326,20 @@ impl Simulation {
                 let number = self.send(from, to);
                 self.pass(Duration::from_secs(2));
                 let seed = self.seed;
+                let ends = || (self.view(from, to), self.view(to, from));
                 assert!(
                     self.received.contains(&number),
-                    "seed {seed}: {from} does not reach {to} after healing"
+                    "seed {seed}: {from} does not reach {to}: {:#?}",
+                    ends()
                 );
             }
         }
+    }
+
+    /// What one node knows of another, for the message of a failure.
+    fn view(&self, at: usize, of: usize) -> Option<mesh_node::PeerSnapshot> {
+        let peers = self.nodes[at].snapshot(self.now).peers;
+        peers.into_iter().find(|peer| peer.id == CAST.identities[of].node_id())
     }
 
     /// After the traffic ends, the nodes fall silent.

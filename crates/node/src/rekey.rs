@@ -56,6 +56,13 @@ pub(crate) struct Follow {
 #[derive(Debug, Default)]
 struct Halves([Option<Box<[u8; REKEY_PART]>>; 2]);
 
+impl Timings {
+    /// The age at which keys that no rekey replaced call for a handshake: early enough that it ends before they do.
+    fn urgent(&self) -> Duration {
+        self.rekey + self.reject.saturating_sub(self.rekey) / 2
+    }
+}
+
 impl Default for Timings {
     fn default() -> Self {
         Self {
@@ -78,14 +85,16 @@ impl Node {
     pub(crate) fn renew_keys(&mut self, now: Now, slot: Slot, at: usize, tx: &mut TxQueue) {
         let peer = &self.peers[slot.0];
         let live = &peer.sessions[at];
-        if peer.dial.is_none() && now.instant.duration_since(live.handshake) > self.timings.handshake {
+        let age = now.instant.duration_since(live.established);
+        let due = now.instant.duration_since(live.handshake) > self.timings.handshake;
+        if peer.dial.is_none() && (due || age >= self.timings.urgent()) {
             return self.dial(now, slot, tx);
         }
         let patience = if live.initiator == self.own { Duration::ZERO } else { RESPONDER_WAITS };
         let index = live.session.local_index();
         let under_way =
             peer.lead.is_some() || peer.follow.as_ref().is_some_and(|follow| follow.under == index);
-        if !under_way && now.instant.duration_since(live.established) >= self.timings.rekey + patience {
+        if !under_way && age >= self.timings.rekey + patience {
             self.lead_rekey(now, slot, at, tx);
         }
     }
@@ -96,7 +105,12 @@ impl Node {
         };
         let session = &self.peers[slot.0].sessions[at].session;
         let Ok(rekey) = session.lead_rekey(self.config.local.provider, index) else {
-            return self.indices.release(index);
+            // The chain has moved on with an answer that never came: only a handshake helps.
+            self.indices.release(index);
+            if self.peers[slot.0].dial.is_none() {
+                self.dial(now, slot, tx);
+            }
+            return;
         };
         let under = session.local_index();
         let retry_at = now.instant + RETRY;
