@@ -77,7 +77,12 @@ impl Visit {
         let metrics = &shared.metrics;
         let refused = match shared.gate().enter(address.ip(), Instant::now()) {
             Ok(()) => {
-                return Some(Self { ip: address.ip(), address, authenticated: false, shared: shared.clone() });
+                return Some(Self {
+                    ip: address.ip(),
+                    address,
+                    authenticated: false,
+                    shared: shared.clone(),
+                });
             }
             Err(Refusal::Full) => &metrics.refused_full,
             Err(Refusal::TooMany) => &metrics.refused_too_many,
@@ -138,6 +143,8 @@ enum AdmitError {
     Refused(Refused),
     #[error("the network has too many guests from this address")]
     Busy,
+    #[error("the check of the client did not run to its end")]
+    Failed,
 }
 
 impl AdmitError {
@@ -150,7 +157,7 @@ impl AdmitError {
             Self::Refused(Refused::BadSignature) => &metrics.auth_bad_signature,
             Self::Refused(Refused::NotServed) => &metrics.auth_not_served,
             Self::Refused(Refused::NotRoot | Refused::NotAdmitted(_)) => &metrics.auth_not_admitted,
-            Self::Busy => &metrics.auth_busy,
+            Self::Busy | Self::Failed => &metrics.auth_busy,
         };
         counter.add(1);
     }
@@ -158,7 +165,7 @@ impl AdmitError {
     /// Returns what the client is told; nothing when it does not even speak WebSocket.
     fn answer(&self) -> Option<(ErrorCode, String)> {
         match self {
-            Self::Tls(_) | Self::WebSocket(_) => None,
+            Self::Tls(_) | Self::WebSocket(_) | Self::Failed => None,
             Self::Message(code) => Some((*code, "expected CLIENT_AUTH of this version".to_owned())),
             Self::Refused(refused) => Some(refused.answer()),
             Self::Busy => {
@@ -191,7 +198,7 @@ async fn admit(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Res
     };
     socket.send(Message::Binary(RelayMessage::Hello(hello).encode().into())).await?;
     let message = next_message(&mut socket).await?;
-    let (role, party, seat) = match take_seat(&message, address, &hello, &exporter, shared) {
+    let (role, party, seat) = match take_seat(message, address, hello, exporter, shared).await {
         Ok(taken) => taken,
         Err(error) => {
             if let Some((code, text)) = error.answer() {
@@ -212,13 +219,35 @@ async fn admit(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Res
     Ok(Connection::new(socket, seat, role))
 }
 
-fn take_seat(
-    message: &[u8],
+async fn take_seat(
+    message: Bytes,
     address: SocketAddr,
-    hello: &ServerHello,
-    exporter: &[u8; 32],
+    hello: ServerHello,
+    exporter: [u8; 32],
     shared: &Arc<Shared>,
 ) -> Result<(Role, Party, Seat), AdmitError> {
+    // The permit goes along: a check whose client has left still takes its processor.
+    let permit = Arc::clone(&shared.checks).acquire_owned().await.map_err(|_| AdmitError::Failed)?;
+    let checking = Arc::clone(shared);
+    let check = move || {
+        let _permit = permit;
+        check(&message, &hello, &exporter, &checking)
+    };
+    let (role, party) = tokio::task::spawn_blocking(check).await.map_err(|_| AdmitError::Failed)??;
+    let outbox = Arc::new(Outbox::default());
+    let source = source_key(address.ip());
+    let joined = shared.hub().join(party, role, source, outbox.clone());
+    let member = joined.map_err(|_| AdmitError::Busy)?;
+    Ok((role, party, Seat { member, outbox, shared: shared.clone() }))
+}
+
+/// Takes a millisecond or more of a processor, which no forwarding may wait for.
+fn check(
+    message: &[u8],
+    hello: &ServerHello,
+    exporter: &[u8; 32],
+    shared: &Shared,
+) -> Result<(Role, Party), AdmitError> {
     let auth = match ClientMessage::parse(message) {
         Ok(ClientMessage::Auth(auth)) => auth,
         Err(mesh_wire::WireError::Version(_)) => return Err(AdmitError::Message(ErrorCode::Version)),
@@ -227,11 +256,7 @@ fn take_seat(
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let party = auth::check(&auth, hello, exporter, &shared.config, &shared.heads, UnixSeconds(now))
         .map_err(AdmitError::Refused)?;
-    let outbox = Arc::new(Outbox::default());
-    let source = source_key(address.ip());
-    let joined = shared.hub().join(party, auth.role, source, outbox.clone());
-    let member = joined.map_err(|_| AdmitError::Busy)?;
-    Ok((auth.role, party, Seat { member, outbox, shared: shared.clone() }))
+    Ok((auth.role, party))
 }
 
 fn welcome(role: Role, observed: SocketAddr, shared: &Shared) -> io::Result<Welcome> {

@@ -28,12 +28,14 @@ mod stream;
 mod stun;
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mesh_identity::HeadCache;
 use mesh_wire::{Pin, RelayUrl};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -204,6 +206,8 @@ struct Shared {
     joins: Arc<AtomicU64>,
     gate: Mutex<Gate>,
     metrics: Metrics,
+    /// Signatures that are checked at a time: half of the processors are left to the forwarding.
+    checks: Arc<Semaphore>,
     heads: HeadCache,
 }
 
@@ -226,6 +230,7 @@ impl Shared {
             burst: limits.new_clients_burst.into(),
         });
         let joins = hub.joins();
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self {
             tls,
             pin,
@@ -233,6 +238,7 @@ impl Shared {
             joins,
             gate: Mutex::new(gate),
             metrics: Metrics::default(),
+            checks: Arc::new(Semaphore::new((cores / 2).max(1))),
             heads: HeadCache::new(),
             config,
         }
