@@ -202,6 +202,10 @@ impl Connection {
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        // Whoever asks faster than it reads the answers waits: dropped answers would cost it the connection.
+        if self.seat.outbox.is_crowded() {
+            return Ok(());
+        }
         for _ in 0..TURN {
             if self.ending || self.pause().is_some_and(|until| until > now) {
                 return Ok(());

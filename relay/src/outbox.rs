@@ -28,6 +28,11 @@ impl Outbox {
         pushed
     }
 
+    /// Tells whether half of the room for control messages is taken.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.lock().is_crowded()
+    }
+
     /// Puts the roster message to send.
     pub(crate) fn roster(&self, message: Bytes) {
         self.lock().set_roster(message);

@@ -66,6 +66,11 @@ impl Queue {
         true
     }
 
+    /// Tells whether half of the room for control messages is taken.
+    pub(crate) const fn is_crowded(&self) -> bool {
+        self.control_bytes > CONTROL_BYTES / 2
+    }
+
     /// Puts the roster message to send; it replaces one that waits.
     pub(crate) fn set_roster(&mut self, message: Bytes) {
         self.roster = Some(message);

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt;
+use mesh_wire::NodeId;
 use mesh_wire::relay::{ClientMessage, Data, ErrorCode, RelayMessage, Role, RosterBlob};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -166,6 +167,25 @@ async fn a_reader_that_stops_loses_its_own_frames_only() {
     tokio::select! {
         () = flood => {}
         () = others => {}
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_faster_than_it_reads_gets_every_answer() {
+    let running = Running::start(|_| {});
+    let network = Network::new(1);
+    let mut raw = Raw::connect(&running.place).await;
+    let hello = raw.hello().await;
+    raw.send(auth(&network.root, &hello, &raw.exporter, Role::Root, network.id(), &[])).await;
+    raw.next().await.unwrap();
+    for number in 0..4000_u32 {
+        let mut node = [0; 32];
+        node[..4].copy_from_slice(&number.to_le_bytes());
+        raw.send(ClientMessage::Bind(NodeId(node)).encode()).await;
+    }
+    for _ in 0..4000 {
+        let answer = raw.next().await.unwrap();
+        assert!(matches!(RelayMessage::parse(&answer), Ok(RelayMessage::Bound(_))));
     }
 }
 

@@ -83,6 +83,9 @@ pub enum RelayError {
     /// The kernel took no byte for too long.
     #[error("the connection to the relay is stuck")]
     Stalled,
+    /// The relay dropped messages about other nodes, because this side reads too slowly.
+    #[error("the relay dropped messages because this node reads too slowly")]
+    Overflow,
     /// The relay closed the connection without a reason.
     #[error("the relay closed the connection")]
     Closed,
@@ -146,7 +149,9 @@ impl RelayError {
             Self::Identity(_) => RelayErrorKind::Identity,
             Self::Replaced => RelayErrorKind::Replaced,
             Self::Restarting { min, max } => RelayErrorKind::Restarting { min: *min, max: *max },
-            Self::Silent | Self::Stalled | Self::Closed | Self::Broken(_) => RelayErrorKind::Closed,
+            Self::Silent | Self::Stalled | Self::Overflow | Self::Closed | Self::Broken(_) => {
+                RelayErrorKind::Closed
+            }
         }
     }
 

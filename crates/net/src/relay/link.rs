@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Sink, Stream};
-use mesh_wire::relay::{ClientMessage, RelayMessage, Welcome};
+use mesh_wire::relay::{ClientMessage, ErrorCode, RelayMessage, Welcome};
 use tokio::time::{Sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -206,6 +206,9 @@ impl Link {
                 self.sink.event(RelayEvent::Notice(text.to_owned()));
                 if RelayError::ends_connection(code) {
                     self.farewell = Some(RelayError::from_relay(code, text));
+                } else if code == ErrorCode::ControlOverflow {
+                    // Handles or presence are lost: only a new connection learns them all.
+                    return Err(RelayError::Overflow);
                 }
             }
             RelayMessage::Roster(roster) => {

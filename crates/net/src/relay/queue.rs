@@ -63,6 +63,22 @@ struct Frames {
     segment: Option<u16>,
 }
 
+impl Peer {
+    /// Keeps frames until there is a handle. Returns the bytes of older ones that were dropped for them.
+    fn wait(&mut self, frames: Frames) -> usize {
+        self.waiting.push_back(frames);
+        let mut bytes: usize = self.waiting.iter().map(|frames| frames.payload.len()).sum();
+        let mut dropped = 0;
+        while bytes > WAITING_BYTES
+            && let Some(oldest) = self.waiting.pop_front()
+        {
+            bytes -= oldest.payload.len();
+            dropped += oldest.payload.len();
+        }
+        dropped
+    }
+}
+
 /// What a presence message changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Presence {
@@ -131,7 +147,10 @@ impl Queue {
         let frames = Frames { payload, segment };
         match peer.handle {
             Some(handle) => self.frames.push_back((handle, frames)),
-            None => peer.waiting.push_back(frames),
+            None => {
+                // The newest are worth most when the handle comes, and one peer does not fill the queue of all.
+                self.frame_bytes -= peer.wait(frames);
+            }
         }
         Ok(())
     }
@@ -270,6 +289,8 @@ impl Queue {
 
 /// Bytes of frames that wait at most; a caller that gets [`SendError::QueueFull`] drops.
 const FRAME_BYTES: usize = 512 * 1024;
+/// Of these, frames of one node that wait for its handle at most: one full batch.
+const WAITING_BYTES: usize = RELAY_PAYLOAD;
 /// Answers to PING and UNBINDs that wait at most, far below 64 KiB; the newest is dropped.
 const CONTROL_MESSAGES: usize = 1024;
 /// Ended handles under which frames are still taken.

@@ -168,3 +168,19 @@ fn a_refused_binding_drops_what_waits_for_it() {
     bound(&mut queue, A, 3);
     assert!(queue.send(A, frames(1), None).is_ok());
 }
+
+#[test]
+fn frames_without_a_handle_do_not_fill_the_queue() {
+    let mut queue = up();
+    queue.bind(A).unwrap();
+    for _ in 0..100 {
+        queue.send(A, frames(30_000), None).unwrap();
+    }
+    assert_eq!(queue.queued_bytes(), 60_000);
+    queue.send(A, frames(RELAY_PAYLOAD), None).unwrap();
+    assert_eq!(queue.queued_bytes(), RELAY_PAYLOAD);
+    assert_eq!(queue.pop().unwrap(), ClientMessage::Bind(A).encode());
+    bound(&mut queue, A, 1);
+    assert!(queue.pop().is_some());
+    assert_eq!((queue.pop(), queue.queued_bytes()), (None, 0));
+}
