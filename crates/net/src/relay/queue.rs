@@ -1,6 +1,6 @@
 //! What waits to be sent to the relay, and which handles it has given out. Pure: no socket, no clock.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use mesh_wire::NodeId;
@@ -39,6 +39,8 @@ pub(super) struct Queue {
     departed: VecDeque<u32>,
     control: VecDeque<Vec<u8>>,
     to_bind: VecDeque<NodeId>,
+    /// Nodes that were asked for, and are no longer wanted, before the relay has told their handles.
+    unwanted: BTreeSet<NodeId>,
     roster: Option<(u64, Bytes)>,
     roster_pending: bool,
     frames: VecDeque<(u32, Frames)>,
@@ -95,6 +97,7 @@ impl Queue {
             departed: VecDeque::new(),
             control: VecDeque::new(),
             to_bind: VecDeque::new(),
+            unwanted: BTreeSet::new(),
             roster: None,
             roster_pending: false,
             frames: VecDeque::new(),
@@ -110,6 +113,7 @@ impl Queue {
         let peer = self.peers.entry(node).or_default();
         // A handle that the relay gave unasked lasts until the node goes; asking makes it last.
         let asked = std::mem::replace(&mut peer.wanted, true);
+        self.unwanted.remove(&node);
         if self.up && !asked {
             self.to_bind.push_back(node);
         }
@@ -119,10 +123,14 @@ impl Queue {
     pub(super) fn unbind(&mut self, node: NodeId) {
         let Some(peer) = self.peers.remove(&node) else { return };
         self.release(&peer);
+        let queued = self.to_bind.len();
         self.to_bind.retain(|queued| *queued != node);
         if let Some(handle) = peer.handle {
             self.handles.remove(&handle);
             self.push_control(ClientMessage::Unbind(handle).encode());
+        } else if self.up && self.to_bind.len() == queued && !peer.refused && self.unwanted.len() < MAX_PEERS
+        {
+            self.unwanted.insert(node);
         }
     }
 
@@ -185,6 +193,7 @@ impl Queue {
         self.departed.clear();
         self.control.clear();
         self.to_bind.clear();
+        self.unwanted.clear();
         self.frames.clear();
         self.peers.retain(|_, peer| peer.wanted);
         for peer in self.peers.values_mut() {
@@ -227,8 +236,13 @@ impl Queue {
 
     /// Takes BOUND. Returns `None` when the relay has given out more handles than a client may have.
     pub(super) fn bound(&mut self, bound: &Bound) -> Option<Presence> {
+        let unwanted = self.unwanted.remove(&bound.node);
         if bound.handle == NO_HANDLE {
             self.refuse(bound.node);
+            return Some(Presence { node: bound.node, present: false });
+        }
+        if unwanted {
+            self.push_control(ClientMessage::Unbind(bound.handle).encode());
             return Some(Presence { node: bound.node, present: false });
         }
         if self.handles.len() >= 2 * MAX_PEERS {

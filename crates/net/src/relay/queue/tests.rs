@@ -184,3 +184,31 @@ fn frames_without_a_handle_do_not_fill_the_queue() {
     assert!(queue.pop().is_some());
     assert_eq!((queue.pop(), queue.queued_bytes()), (None, 0));
 }
+
+#[test]
+fn a_handle_that_comes_after_its_node_was_given_up_is_given_back() {
+    let mut queue = up();
+    queue.bind(A).unwrap();
+    assert_eq!(queue.pop().unwrap(), ClientMessage::Bind(A).encode());
+    queue.unbind(A);
+    assert_eq!(queue.pop(), None);
+    bound(&mut queue, A, 7);
+    assert_eq!(queue.pop().unwrap(), ClientMessage::Unbind(7).encode());
+    assert_eq!(queue.node(7), None);
+    assert_eq!(queue.send(A, frames(1), None), Err(SendError::Unbound));
+
+    // Wanted again in time.
+    queue.bind(B).unwrap();
+    queue.pop().unwrap();
+    queue.unbind(B);
+    queue.bind(B).unwrap();
+    bound(&mut queue, B, 8);
+    assert_eq!(queue.pop().unwrap(), ClientMessage::Bind(B).encode());
+    assert_eq!((queue.pop(), queue.node(8)), (None, Some(B)));
+
+    // Given up before it was asked for.
+    queue.bind(A).unwrap();
+    queue.unbind(A);
+    bound(&mut queue, A, 9);
+    assert_eq!((queue.pop(), queue.node(9)), (None, Some(A)));
+}
