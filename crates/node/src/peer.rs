@@ -205,8 +205,13 @@ impl Peer {
         if new.confirmed != old.confirmed {
             return new.confirmed;
         }
-        let apart = new.established.max(old.established) - new.established.min(old.established);
-        let newer_is_new = new.established >= old.established;
+        if new.handshake == old.handshake && new.initiator == old.initiator {
+            return new.established >= old.established;
+        }
+        // Of two chains of keys the later handshake counts, however late one of them was rekeyed: both sides see the
+        // same order of handshakes, but not of the rekeys between them.
+        let apart = new.handshake.max(old.handshake) - new.handshake.min(old.handshake);
+        let newer_is_new = new.handshake >= old.handshake;
         let crossed = if newer_is_new { new.crossed } else { old.crossed };
         if crossed && apart <= SIMULTANEOUS && new.initiator != old.initiator {
             return new.initiator < old.initiator;
@@ -225,7 +230,7 @@ impl Live {
             established: now,
             last_used: now,
             confirmed,
-            crossed: false,
+            crossed: self.crossed,
         }
     }
 }
