@@ -191,6 +191,7 @@ async fn room_is_told_and_a_full_queue_refuses() {
     let hook = room.clone();
     a.sender.on_room(move || hook.notify_one());
     a.sender.bind(b.id).unwrap();
+    assert!(a.peer(b.id).await);
     let full = loop {
         if let Err(error) = a.sender.send(b.id, BytesMut::zeroed(60_000), None) {
             break error;
