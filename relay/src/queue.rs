@@ -1,7 +1,7 @@
 //! What waits to be written to one client. Pure: the time is an argument.
 //!
 //! Control messages first (64 KiB, the newest is dropped), then the roster (a slot for the latest), then data (256 KiB
-//! and 50 ms, the oldest is dropped) in turns over the sources, so that no sender crowds out another.
+//! and 50 ms of a standing queue, the oldest is dropped) in turns over the sources, so that no sender crowds out another.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -136,7 +136,10 @@ impl Queue {
             let source = self.sources.get_mut(&id)?;
             // The newest message of a source always goes out: a reader that stalls now and then still gets something.
             while source.messages.len() > 1
-                && source.messages.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > MAX_AGE)
+                && source
+                    .messages
+                    .front()
+                    .is_some_and(|(at, _)| now.saturating_duration_since(*at) > source.patience())
             {
                 self.data_bytes -= source.pop().map_or(0, |message| message.len());
                 dropped.aged += 1;
@@ -171,6 +174,11 @@ impl Queue {
 }
 
 impl Source {
+    /// How long its data may wait.
+    fn patience(&self) -> Duration {
+        if self.bytes > SMALL { MAX_AGE } else { MAX_PAUSE }
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let (_, message) = self.messages.pop_front()?;
         self.bytes -= message.len();
@@ -182,8 +190,13 @@ impl Source {
 const CONTROL_BYTES: usize = 64 * 1024;
 /// Data that waits at most; beyond it the oldest is dropped.
 const DATA_BYTES: usize = 256 * 1024;
-/// How long data waits at most: more delay than this harms the flows inside more than a loss does.
+/// How long data waits in a standing queue: more delay than this harms the flows inside more than a loss does.
 const MAX_AGE: Duration = Duration::from_millis(50);
+/// A source with no more than this waiting has no standing queue: its data waits out a pause of the client or of a busy
+/// machine, and then goes out at once.
+const SMALL: usize = 32 * 1024;
+/// Longer than this no data waits.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that a source sends before the next one gets its turn: one full batch.
 const TURN: usize = 64 * 1024;
 

@@ -66,12 +66,12 @@ fn a_source_may_fill_the_queue_and_drops_its_own_oldest() {
 }
 
 #[test]
-fn old_data_is_dropped_but_for_the_newest() {
+fn old_data_of_a_standing_queue_is_dropped_but_for_the_newest() {
     let start = Instant::now();
     let later = start + MAX_AGE + Duration::from_millis(1);
     let mut queue = Queue::default();
-    queue.push_data(1, message(1, 10), start);
-    queue.push_data(1, message(2, 10), start);
+    queue.push_data(1, message(1, SMALL), start);
+    queue.push_data(1, message(2, SMALL), start);
     queue.push_data(1, message(3, 10), later);
     queue.push_data(2, message(4, 10), start);
     let mut dropped = Dropped::default();
@@ -79,6 +79,21 @@ fn old_data_is_dropped_but_for_the_newest() {
     assert_eq!(dropped, Dropped { full: 0, aged: 2 });
     assert_eq!(queue.pop(later, &mut dropped), Next::Message(message(4, 10)));
     assert_eq!(dropped.aged, 2);
+}
+
+#[test]
+fn a_little_data_waits_out_a_pause() {
+    let start = Instant::now();
+    let later = start + MAX_PAUSE;
+    let mut queue = Queue::default();
+    for tag in [1, 2, 3] {
+        queue.push_data(1, message(tag, 100), start);
+    }
+    let mut dropped = Dropped::default();
+    assert_eq!(queue.pop(later, &mut dropped), Next::Message(message(1, 100)));
+    let too_late = later + Duration::from_millis(1);
+    assert_eq!(queue.pop(too_late, &mut dropped), Next::Message(message(3, 100)));
+    assert_eq!(dropped, Dropped { full: 0, aged: 1 });
 }
 
 #[test]
