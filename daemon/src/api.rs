@@ -24,7 +24,7 @@ use mesh_control::{
 use tokio::sync::broadcast;
 
 pub use bind::{BindError, bind};
-pub use connection::serve;
+pub use connection::{serve, serve_connection};
 pub use rights::{Rights, RightsError};
 
 /// The protocol that this program speaks with peers and relays, as `GET /v1/version` names it.

@@ -1,6 +1,10 @@
 //! What `meshd` is told: flags, environment, file, defaults, in this order of precedence.
 
+mod udp;
+
+use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -83,6 +87,12 @@ pub struct Config {
     pub provider: ProviderKind,
     /// ChaCha20-Poly1305.
     pub aead: AeadKind,
+    /// Where to take datagrams from peers: at most one address per family, none for no UDP.
+    pub udp_listen: Vec<SocketAddr>,
+    /// Addresses at which peers can be reached over UDP, by their names: 1 to 8 each, of at most 1024 peers.
+    pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
+    /// Whether packets wait until the keys of the QUIC connection are mixed into those of the session.
+    pub hold_until_mixed: bool,
 }
 
 /// What a network carries.
@@ -115,6 +125,11 @@ struct File {
     group: Option<String>,
     operator: Option<String>,
     log: Option<String>,
+    hold_until_mixed: Option<bool>,
+    #[serde(default)]
+    udp_listen: udp::Listen,
+    #[serde(default)]
+    endpoints: udp::Endpoints,
     #[serde(default)]
     crypto: Crypto,
 }
@@ -132,15 +147,18 @@ impl Config {
     /// # Errors
     /// One line that names the file, the key and what is wrong with it.
     pub fn load(flags: &Flags) -> anyhow::Result<Self> {
-        let file = match &flags.config {
-            Some(path) => read(path)?,
-            None if Path::new(DEFAULT_CONFIG).exists() => read(Path::new(DEFAULT_CONFIG))?,
-            None => File::default(),
-        };
-        Self::merge(flags, file).with_context(|| {
-            let path = flags.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
-            format!("configuration {} is invalid", path.display())
-        })
+        let path = flags.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+        let text = if flags.config.is_some() || path.exists() { read(path)? } else { String::new() };
+        Self::parse(flags, &text, path)
+    }
+
+    /// Puts flags over the text of a configuration file over the defaults; `path` is for the messages.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(flags: &Flags, text: &str, path: &Path) -> anyhow::Result<Self> {
+        Self::merge(flags, read_toml(text, path)?)
+            .with_context(|| format!("configuration {} is invalid", path.display()))
     }
 
     fn merge(flags: &Flags, file: File) -> anyhow::Result<Self> {
@@ -158,6 +176,9 @@ impl Config {
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
             provider: parse("crypto.provider", file.crypto.provider, "aws-lc")?,
             aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
+            udp_listen: file.udp_listen.0,
+            endpoints: file.endpoints.0,
+            hold_until_mixed: file.hold_until_mixed.unwrap_or(true),
         };
         if config.mtu < 1280 || config.mtu > 9000 {
             bail!("mtu = {} is outside of 1280 to 9000; 1420 fits every path of 1500 bytes", config.mtu);
@@ -177,22 +198,36 @@ where
     value.parse().with_context(|| format!("{key} = \"{value}\""))
 }
 
-fn read(path: &Path) -> anyhow::Result<File> {
+fn read(path: &Path) -> anyhow::Result<String> {
     let name = path.display();
     let size = fs::metadata(path).with_context(|| format!("cannot read the configuration {name}"))?.len();
     if size > MAX_FILE {
         bail!("configuration {name} has {size} bytes; is it the right file?");
     }
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"))?;
-    toml::from_str(&text).map_err(|error| {
+    fs::read_to_string(path).with_context(|| format!("cannot read the configuration {name}"))
+}
+
+fn read_toml(text: &str, path: &Path) -> anyhow::Result<File> {
+    let name = path.display();
+    toml::from_str(text).map_err(|error| {
         let before = error.span().map_or(0, |span| span.start.min(text.len()));
         let line = text.get(..before).map_or(0, |before| before.matches('\n').count());
-        let key =
-            text.lines().nth(line).and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
         let reason = error.message().replace('\n', " ");
-        let key = if reason.contains(key) { String::new() } else { format!("{key}: ") };
+        let key = key_of(text, line);
+        let mut words = reason.split(|c: char| !c.is_alphanumeric() && !matches!(c, '_' | '-' | '.'));
+        let key =
+            if key.is_empty() || words.any(|word| word == key) { String::new() } else { format!("{key}: ") };
         anyhow::anyhow!("configuration {name}, line {}: {key}{reason}", line + 1)
     })
+}
+
+/// The key that a line belongs to; a list may go on for lines after its key, and the title of a table has none.
+fn key_of(text: &str, line: usize) -> &str {
+    let mut lines: Vec<_> = text.lines().take(line + 1).collect();
+    if lines.last().is_some_and(|line| line.trim_start().starts_with('[')) {
+        lines.clear();
+    }
+    lines.iter().rev().find_map(|line| line.split_once('=')).map_or("", |(key, _)| key.trim())
 }
 
 #[cfg(test)]

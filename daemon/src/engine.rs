@@ -1,17 +1,20 @@
 //! The packet path: one thread that owns the [`Node`] and the device.
 //!
 //! ```text
-//! device ─read_batch─► Node::handle_packet ─► TxQueue ─► relay client
-//! relay client ─Inbox─► Node::handle_datagram ─► device
+//! device ─read_batch─► Node::handle_packet ─► TxQueue ─► UDP socket or relay client
+//! UDP socket, relay client ─Inbox─► Node::handle_frame ─► device, QUIC endpoint
+//!                                 └► handshake thread ─Inbox─► Node::handle_outcome
 //! ```
-//! In: packets of the device, and through the [`Inbox`] what the relay client brings and what the daemon asks. Out:
-//! batches for the relay client, packets for the device, [`EngineEvent`]s.
+//! In: packets of the device, datagrams of the UDP sockets, and through the [`Inbox`] what the relay client and the
+//! handshake thread bring and what the daemon asks. Out: batches for sockets and relay client, packets for the device,
+//! datagrams for the QUIC endpoint, handshake messages for the handshake thread, [`EngineEvent`]s.
 //!
-//! Invariants: only this thread touches keys, so nothing on a packet's way takes a lock; it reads from the device only
+//! Invariants: only this thread touches the keys of sessions, so nothing on a packet's way takes a lock; it reads from the device only
 //! while the relay's queue has room, so that packets wait in the kernel, which drops them fairly; an error of the
 //! device ends the thread and is told.
 
 mod inbox;
+mod sync;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -22,14 +25,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use mesh_identity::Roster;
-use mesh_net::{RelaySender, SendError};
-use mesh_node::{Node, NodeEvent, Now, Snapshot, Transmit, TxQueue};
+use mesh_net::{QuicEndpoint, RelaySender, SendError, UdpSockets};
+use mesh_node::{
+    Delivery, Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, Transmit, TxQueue,
+};
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
+use mesh_wire::frame::SEALED;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
-pub use self::inbox::{Frames, Inbox};
+pub use self::inbox::{Datagrams, Frames, Inbox};
+use crate::handshakes::Handshakes;
 
 /// Packets read from the device between two looks at the inbox.
 const BATCH: usize = 64;
@@ -54,6 +62,8 @@ pub enum Command {
     Ping(NodeId, oneshot::Sender<Duration>),
     /// The relay says whether a peer is connected.
     Presence(NodeId, bool),
+    /// Mix the exporter of the QUIC connection with a peer into the session with this id.
+    Mix(NodeId, [u8; 16], Box<Zeroizing<[u8; 64]>>),
     /// Show everything.
     Snapshot(oneshot::Sender<EngineSnapshot>),
     /// Say goodbye to the peers, then answer.
@@ -91,6 +101,12 @@ pub struct EngineDrops {
     pub device: u64,
     /// The inbox was full.
     pub inbox_full: u64,
+    /// The UDP socket did not take a datagram.
+    pub udp: u64,
+    /// A datagram that came over UDP is of no known kind.
+    pub unknown_datagram: u64,
+    /// Too many handshake messages waited.
+    pub handshakes_full: u64,
 }
 
 /// The daemon's hold on a running engine; dropping it ends the thread.
@@ -100,30 +116,46 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
 }
 
+/// What an engine works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The sessions.
+    pub node: Node,
+    /// The interface.
+    pub device: DeviceIo,
+    /// The way to the relay.
+    pub relay: RelaySender,
+    /// The way without it.
+    pub udp: UdpSockets,
+    /// Where handshake messages go.
+    pub handshakes: Arc<Handshakes>,
+    /// Where QUIC datagrams go.
+    pub quic: Arc<QuicEndpoint>,
+    /// Where everything else comes from.
+    pub inbox: Arc<Inbox>,
+}
+
 impl Engine {
     /// Starts the thread.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(
-        node: Node,
-        device: DeviceIo,
-        relay: RelaySender,
-        inbox: Arc<Inbox>,
-    ) -> io::Result<(Self, mpsc::Receiver<EngineEvent>)> {
+    pub fn start(parts: Parts) -> io::Result<(Self, mpsc::Receiver<EngineEvent>)> {
         let (events, receiver) = mpsc::channel(EVENTS);
+        let inbox = Arc::clone(&parts.inbox);
         let wake = Arc::clone(&inbox);
-        relay.on_room(move || wake.wake());
+        parts.relay.on_room(move || wake.wake());
+        let Parts { node, device, relay, udp, handshakes, quic, inbox: mail } = parts;
         let worker = Worker {
             node,
             device,
-            relay,
-            bound: BTreeSet::new(),
-            inbox: Arc::clone(&inbox),
+            ways: Ways { relay, bound: BTreeSet::new(), udp, drops: EngineDrops::default() },
+            handshakes,
+            quic,
+            inbox: mail,
             tx: TxQueue::new(),
             events,
             pings: Vec::new(),
-            drops: EngineDrops::default(),
             buffer: vec![0; PACKET],
         };
         let thread = thread::Builder::new().name("mesh-engine".into()).spawn(move || worker.run())?;
@@ -156,15 +188,23 @@ impl Drop for Engine {
 struct Worker {
     node: Node,
     device: DeviceIo,
-    relay: RelaySender,
-    /// Peers that the relay was asked for; the client asks again by itself after a reconnect.
-    bound: BTreeSet<NodeId>,
+    ways: Ways,
+    handshakes: Arc<Handshakes>,
+    quic: Arc<QuicEndpoint>,
     inbox: Arc<Inbox>,
     tx: TxQueue,
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
-    drops: EngineDrops,
     buffer: Vec<u8>,
+}
+
+/// The ways out, and what is dropped on them.
+struct Ways {
+    relay: RelaySender,
+    /// Peers that the relay was asked for; the client asks again by itself after a reconnect.
+    bound: BTreeSet<NodeId>,
+    udp: UdpSockets,
+    drops: EngineDrops,
 }
 
 /// A ping that somebody waits for; without an id it waits for a session.
@@ -190,20 +230,38 @@ impl Worker {
 
     /// Waits for work and does some of each kind; false when the engine is to end.
     fn turn(&mut self) -> io::Result<bool> {
-        let device_ready = self.wait()?;
+        let ready = self.wait()?;
         let now = now();
-        let (frames, commands) = self.inbox.take(FRAMES);
-        for batch in frames {
-            self.receive(now, batch);
+        let mail = self.inbox.take(FRAMES);
+        // Sessions first: the frames that follow may be of them.
+        for outcome in mail.outcomes {
+            self.node.handle_outcome(now, outcome, &mut self.tx);
+            self.deliver_late();
         }
-        for command in commands {
+        for transmit in mail.transmits {
+            self.ways.carry(transmit);
+        }
+        for batch in mail.frames {
+            self.receive(now, Path::Relay(batch.from), batch.payload, batch.segment);
+        }
+        for Datagrams { to, payload, segment } in mail.quic {
+            let segment = segment.map_or(payload.len(), usize::from);
+            self.node.handle_quic(now, to, &payload, segment, &mut self.tx);
+        }
+        if mail.quic_has_room {
+            self.quic.room();
+        }
+        for command in mail.commands {
             if matches!(command, Command::Stop) {
                 self.flush();
                 return Ok(false);
             }
             self.obey(now, command);
         }
-        if device_ready {
+        if ready.udp {
+            self.read_udp(now)?;
+        }
+        if ready.device {
             self.read_batch(now)?;
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
@@ -214,24 +272,57 @@ impl Worker {
         Ok(true)
     }
 
-    /// Waits until the device or the inbox has something, or a timer is due; tells whether the device has.
-    fn wait(&self) -> io::Result<bool> {
+    /// Waits until the device, a socket or the inbox has something, or a timer is due.
+    fn wait(&self) -> io::Result<Ready> {
         let timeout = self.node.poll_timeout().map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now());
             // Rounded up, so that a timer is not looked at just before it is due.
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
+        let unwatched = PollFd::new(self.inbox.signal().as_fd(), PollFlags::empty());
         let mut fds = [
-            PollFd::new(self.inbox.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.device.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.inbox.signal().as_fd(), PollFlags::POLLIN),
+            unwatched.clone(),
+            unwatched.clone(),
+            unwatched,
         ];
-        let watched = if self.relay.queued_bytes() < RELAY_BACKLOG { 2 } else { 1 };
-        match poll(&mut fds[..watched], timeout) {
+        for (fd, socket) in fds[1..=SOCKETS].iter_mut().zip(self.ways.udp.fds()) {
+            *fd = PollFd::new(socket, PollFlags::POLLIN);
+        }
+        if self.ways.relay.queued_bytes() < RELAY_BACKLOG {
+            fds[SOCKETS + 1] = PollFd::new(self.device.as_fd(), PollFlags::POLLIN);
+        }
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.inbox.clear();
-        Ok(watched == 2 && fds[1].any().unwrap_or(false))
+        let any = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        Ok(Ready { udp: fds[1..=SOCKETS].iter().any(any), device: any(&fds[SOCKETS + 1]) })
+    }
+
+    fn read_udp(&mut self, now: Now) -> io::Result<()> {
+        let Self { node, device, ways, handshakes, quic, tx, .. } = self;
+        let Ways { udp, drops, .. } = ways;
+        udp.recv_batch(|from, payload, segment| {
+            for datagram in payload.chunks_mut(segment) {
+                let delivery = match datagram.first() {
+                    Some(&SEALED) => node.handle_frame(now, datagram, tx),
+                    _ if Handshaker::takes(datagram) => {
+                        handshakes.datagram(Path::Udp(from), datagram);
+                        None
+                    }
+                    _ => {
+                        drops.unknown_datagram += 1;
+                        None
+                    }
+                };
+                if let Some(delivery) = delivery {
+                    deliver(device, quic, drops, delivery);
+                }
+            }
+        })
+        .map(drop)
     }
 
     fn read_batch(&mut self, now: Now) -> io::Result<()> {
@@ -246,35 +337,35 @@ impl Worker {
         Ok(())
     }
 
-    fn receive(&mut self, now: Now, mut batch: Frames) {
-        let segment = batch.segment.map_or(batch.payload.len(), usize::from).max(1);
-        for datagram in batch.payload.chunks_mut(segment) {
-            let Some(packet) = self.node.handle_datagram(now, batch.from, datagram, &mut self.tx) else {
-                continue;
-            };
-            if self.device.send(packet).is_err() {
-                self.drops.device += 1;
+    fn receive(&mut self, now: Now, from: Path, mut payload: BytesMut, segment: Option<u16>) {
+        let segment = segment.map_or(payload.len(), usize::from).max(1);
+        for datagram in payload.chunks_mut(segment) {
+            if Handshaker::takes(datagram) {
+                self.handshakes.datagram(from, datagram);
+            } else if let Some(delivery) = self.node.handle_frame(now, datagram, &mut self.tx) {
+                deliver(&self.device, &self.quic, &mut self.ways.drops, delivery);
             }
+        }
+    }
+
+    /// Hands out what had to wait for its keys.
+    fn deliver_late(&mut self) {
+        while let Some(late) = self.node.poll_late() {
+            let delivery = match &late {
+                LateDelivery::Packet(packet) => Delivery::Packet(packet),
+                LateDelivery::Quic(peer, datagram) => Delivery::Quic(*peer, datagram),
+            };
+            deliver(&self.device, &self.quic, &mut self.ways.drops, delivery);
         }
     }
 
     fn flush(&mut self) {
-        while let Some(Transmit { to, payload, segment }) = self.tx.pop() {
-            match self.send(to, payload, segment) {
-                Ok(()) => {}
-                Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
-                Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
-            }
+        while let Some(order) = self.node.poll_order() {
+            self.handshakes.order(order);
         }
-    }
-
-    /// Sends through the relay; a peer that the relay was not asked for yet is asked for first.
-    fn send(&mut self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
-        if self.bound.insert(to) && self.relay.bind(to).is_err() {
-            self.bound.remove(&to);
-            return Err(SendError::QueueFull);
+        while let Some(transmit) = self.tx.pop() {
+            self.ways.carry(transmit);
         }
-        self.relay.send(to, payload, segment)
     }
 
     fn obey(&mut self, now: Now, command: Command) {
@@ -282,9 +373,16 @@ impl Worker {
             Command::Roster(roster) => self.node.set_roster(roster, &mut self.tx),
             Command::Ping(peer, reply) => self.ping(now, peer, reply),
             Command::Presence(peer, present) => self.node.handle_presence(now, peer, present, &mut self.tx),
+            Command::Mix(peer, session, exporter) => {
+                self.node.mix(now, peer, session, &exporter, &mut self.tx);
+                self.deliver_late();
+            }
             Command::Snapshot(reply) => {
-                let drops = EngineDrops { inbox_full: self.inbox.dropped(), ..self.drops };
-                let _ = reply.send(EngineSnapshot { node: self.node.snapshot(now.instant), drops });
+                let (handshakes, handshakes_full) = self.handshakes.drops();
+                let inbox_full = self.inbox.dropped();
+                let drops = EngineDrops { inbox_full, handshakes_full, ..self.ways.drops };
+                let node = self.node.snapshot(now.instant, &handshakes);
+                let _ = reply.send(EngineSnapshot { node, drops });
             }
             Command::Close(reply) => {
                 self.node.close(&mut self.tx);
@@ -302,7 +400,7 @@ impl Worker {
             return;
         }
         let id = self.node.ping(now, peer, &mut self.tx);
-        if id.is_some() || self.node.connect(now, peer, &mut self.tx) {
+        if id.is_some() || self.node.connect(peer) {
             self.pings.push(Ping { peer, id, reply });
         }
     }
@@ -320,12 +418,62 @@ impl Worker {
                         ping.id = self.node.ping(now, peer, &mut self.tx);
                     }
                 }
-                NodeEvent::Lost { .. } => {}
+                NodeEvent::Session { .. } | NodeEvent::Idle { .. } | NodeEvent::Lost { .. } => {}
             }
             let _ = self.events.try_send(EngineEvent::Node(event));
         }
     }
 }
+
+/// Which of the file descriptors have something.
+struct Ready {
+    udp: bool,
+    device: bool,
+}
+
+impl Ways {
+    /// Sends a message on its path; what a way does not take is dropped and counted.
+    fn carry(&mut self, Transmit { to, payload, segment }: Transmit) {
+        match to {
+            Path::Relay(node) => match self.relay(node, payload, segment) {
+                Ok(()) => {}
+                Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
+                Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
+            },
+            Path::Udp(address) => match self.udp.send(address, &payload, segment) {
+                Ok(()) => {}
+                Err(error) => {
+                    self.drops.udp += 1;
+                    tracing::trace!(%error, "a datagram was not sent");
+                }
+            },
+        }
+    }
+
+    /// Sends through the relay; a peer that the relay was not asked for yet is asked for first.
+    fn relay(&mut self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
+        if self.bound.insert(to) && self.relay.bind(to).is_err() {
+            self.bound.remove(&to);
+            return Err(SendError::QueueFull);
+        }
+        self.relay.send(to, payload, segment)
+    }
+}
+
+/// Hands out what came for this node.
+fn deliver(device: &DeviceIo, quic: &QuicEndpoint, drops: &mut EngineDrops, delivery: Delivery<'_>) {
+    match delivery {
+        Delivery::Packet(packet) => {
+            if device.send(packet).is_err() {
+                drops.device += 1;
+            }
+        }
+        Delivery::Quic(peer, datagram) => quic.datagram(peer, datagram),
+    }
+}
+
+/// One UDP socket for each family.
+const SOCKETS: usize = 2;
 
 /// Returns the present by this machine's clocks.
 #[must_use]

@@ -325,7 +325,15 @@ fn refused(refusal: Refusal, text: &str) -> ApiError {
 
 /// An enrolment proves keys only; the node is no member yet.
 pub(crate) fn claims() -> LocalClaims {
-    let params = Params { capabilities: 0, lanes: 1, mtu: 1280, roster_version: 0, tls_pin: [0; 32] };
+    let params = Params {
+        capabilities: 0,
+        lanes: 1,
+        mtu: 1280,
+        roster_version: 0,
+        tls_pin: [0; 32],
+        mixed_index: 0,
+        connection: [0; 8],
+    };
     LocalClaims { proof: Vec::new(), params }
 }
 

@@ -1,7 +1,7 @@
 //! The ShadowMesh daemon: joins deciding (`mesh-node`, `mesh-session`) and doing (`mesh-net`, `mesh-tun`).
 //!
 //! Map: `config.rs` what it is told; `state.rs` what survives a restart; `supervise.rs` which task runs, the order of
-//! start and stop; `engine.rs` the packet path; `enrol.rs` joining a network; `coordinator.rs` letting others join;
+//! start and stop; `engine.rs` the packet path; `handshakes.rs` the thread beside it; `enrol.rs` joining a network; `coordinator.rs` letting others join;
 //! `interface.rs` the device; `api.rs` the socket; `status.rs` what people see.
 
 pub mod api;
@@ -9,6 +9,7 @@ pub mod config;
 pub mod coordinator;
 pub mod engine;
 pub mod enrol;
+pub mod handshakes;
 pub mod interface;
 pub mod roster_seal;
 pub mod state;

@@ -6,7 +6,6 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use mesh_control::{ApiError, ErrorCode};
 use mesh_identity::{Roster, UnixSeconds};
 use mesh_session::kdf;
-use zeroize::Zeroizing;
 
 use crate::enrol::link::random;
 use crate::state::Membership;
@@ -37,8 +36,8 @@ pub fn open(membership: &Membership, version: u64, blob: &[u8], now: u64) -> Opt
 }
 
 fn cipher(membership: &Membership) -> XChaCha20Poly1305 {
-    let key: Zeroizing<[u8; 32]> =
-        kdf::extract(&membership.net.0, &[&membership.network_secret[..]]).expand("mesh/1 roster seal");
+    let key =
+        kdf::extract(&membership.net.0, &[&membership.network_secret[..]]).expand::<32>("mesh/1 roster seal");
     XChaCha20Poly1305::new((&*key).into())
 }
 

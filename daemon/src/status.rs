@@ -8,7 +8,7 @@ use mesh_control::{
     Readiness, RelayState, RelayStatus, Role, SessionStatus, Status,
 };
 use mesh_identity::Roster;
-use mesh_node::{PeerPhase, PeerSnapshot};
+use mesh_node::{Path, PeerPhase, PeerSnapshot};
 use mesh_wire::NodeId;
 use mesh_wire::handshake::SUITE_NAME;
 use mesh_wire::roster::{Leaf, Link, Roles};
@@ -118,6 +118,7 @@ fn peer(leaf: &Leaf, relay: Option<&RelayStatus>, live: Option<&PeerSnapshot>) -
             suite: SUITE_NAME.to_owned(),
             handshake_age_s: session.age.as_secs(),
             key_age_s: session.key_age.as_secs(),
+            exporter_mixed: session.mixed,
             rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             rx_bytes: peer.rx.1,
             tx_bytes: peer.tx.1,
@@ -126,20 +127,33 @@ fn peer(leaf: &Leaf, relay: Option<&RelayStatus>, live: Option<&PeerSnapshot>) -
             last_received_s: peer.since_received.map(|since| since.as_secs()),
         })
     });
+    let on_udp = live.is_some_and(|peer| matches!(peer.path, Path::Udp(_)));
     let state = match live.map(|peer| peer.phase) {
+        Some(PeerPhase::Established) if on_udp => PeerState::Established,
         _ if online == Some(false) => PeerState::Offline,
         Some(PeerPhase::Established) => PeerState::Established,
         Some(PeerPhase::Handshaking) => PeerState::Handshaking,
         Some(PeerPhase::Idle) | None => PeerState::Idle,
     };
-    let on_relay = state == PeerState::Established && connected;
+    let established = state == PeerState::Established;
+    let direct = established && on_udp;
+    let on_relay = established && !direct && connected;
     PeerStatus {
         name: leaf.name.to_string(),
         node_id: leaf.node_id.to_string(),
         addresses: addresses(leaf),
         groups: leaf.groups.iter().map(ToString::to_string).collect(),
         online,
-        path: if on_relay { PathKind::Relay } else { PathKind::None },
+        path: match (direct, on_relay) {
+            (true, _) => PathKind::Direct,
+            (false, true) => PathKind::Relay,
+            (false, false) => PathKind::None,
+        },
+        endpoint: match live.map(|peer| peer.path) {
+            Some(Path::Udp(address)) if direct => Some(address),
+            Some(Path::Udp(_) | Path::Relay(_)) | None => None,
+        },
+        software: None,
         relay: relay.filter(|_| on_relay).map(|relay| relay.url.clone()),
         session,
         state,
@@ -161,6 +175,9 @@ fn counters(engine: Option<&EngineSnapshot>) -> Counters {
         ("relay_queue_full", engine.drops.relay_queue_full),
         ("device", engine.drops.device),
         ("inbox_full", engine.drops.inbox_full),
+        ("udp", engine.drops.udp),
+        ("unknown_datagram", engine.drops.unknown_datagram),
+        ("handshakes_full", engine.drops.handshakes_full),
     ];
     let node = engine.node.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
     counters.drops = own

@@ -9,13 +9,17 @@
 //! Invariants: one request changes things at a time; what must not stop half way runs here and not in a caller's
 //! future; stopping twice is harmless.
 
+mod connections;
 mod handle;
+mod machines;
 mod network;
 mod pending;
 mod proof;
 mod roster;
 mod running;
+mod sinks;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +28,9 @@ use mesh_control::{
     Readiness, UpAnswer, UpRequest,
 };
 use mesh_identity::Identity;
+use mesh_node::Timings;
 use mesh_session::handshake::Local;
+use mesh_session::{AeadProvider, PqProvider};
 use mesh_wire::NodeId;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
@@ -60,9 +66,23 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) identity: Arc<Identity>,
     pub(crate) own: NodeId,
+    pub(crate) timings: Timings,
     view: Mutex<View>,
+    /// What peers say they run, by node id.
+    software: Mutex<BTreeMap<String, String>>,
     inbox: Mutex<Option<Arc<Inbox>>>,
     events: broadcast::Sender<Event>,
+}
+
+/// What a node computes with, and when it replaces its keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Libraries {
+    /// ML-KEM and the signer.
+    pub provider: &'static dyn PqProvider,
+    /// ChaCha20-Poly1305.
+    pub aead: &'static dyn AeadProvider,
+    /// When keys are replaced.
+    pub timings: Timings,
 }
 
 /// The daemon's actor.
@@ -99,19 +119,36 @@ impl Supervisor {
     /// # Errors
     /// One line that names the damaged or unreadable file.
     pub fn new(config: Config, state: Arc<StateDir>) -> anyhow::Result<(Self, Handle)> {
+        let libraries = Libraries {
+            provider: config.provider.provider(),
+            aead: config.aead.provider(),
+            timings: Timings::default(),
+        };
+        Self::with_libraries(config, state, libraries)
+    }
+
+    /// The same with other cryptographic libraries and timings than the configuration can name, for laboratories that
+    /// record keys or cannot wait for their replacement.
+    ///
+    /// # Errors
+    /// As [`Supervisor::new`].
+    pub fn with_libraries(
+        config: Config,
+        state: Arc<StateDir>,
+        libraries: Libraries,
+    ) -> anyhow::Result<(Self, Handle)> {
         let identity = Arc::new(state.identity()?);
         let root = state.root()?.map(Arc::new);
         let membership = state.membership(unix_now())?;
-        let local = Local {
-            identity: Arc::clone(&identity),
-            provider: config.provider.provider(),
-            aead: config.aead,
-        };
+        let local =
+            Local { identity: Arc::clone(&identity), provider: libraries.provider, aead: libraries.aead };
         let shared = Arc::new(Shared {
             own: identity.node_id(),
             identity,
             config,
+            timings: libraries.timings,
             view: Mutex::default(),
+            software: Mutex::default(),
             inbox: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
         });
@@ -359,6 +396,16 @@ impl Supervisor {
 }
 
 impl Shared {
+    /// Notes what a peer says it runs.
+    pub(crate) fn set_software(&self, peer: NodeId, software: String) {
+        self.software.lock().unwrap_or_else(PoisonError::into_inner).insert(peer.to_string(), software);
+    }
+
+    /// Returns what a peer said it runs, by its node id.
+    pub(crate) fn software(&self, peer: &str) -> Option<String> {
+        self.software.lock().unwrap_or_else(PoisonError::into_inner).get(peer).cloned()
+    }
+
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         lock(&self.view)
     }

@@ -5,24 +5,30 @@
 //! - [`Host`] is one namespace: it runs commands and holds addresses. [`Switch`] is a bridge that joins hosts.
 //! - [`Process`] is a program in the background, killed by its id when the value is dropped.
 //! - [`Relay`] and [`Daemon`] are the programs under test, with their configuration and state in the scratch directory.
+//! - [`Capture`] is what passed an interface, complete or an error; [`StreamServer`] measures a stream.
 //! - [`wait_until`] is the only way to wait: for a condition, with a deadline.
 //!
 //! Nothing here touches the network of the machine: every link is created inside a namespace.
 
+mod capture;
 mod host;
 mod mesh;
 mod namespace;
 mod process;
 mod scenario;
 mod switch;
+mod traffic;
 mod wait;
 
+pub use capture::{Capture, Datagram, Exchange, Recording};
 pub use host::{Host, Output, Run};
 pub use mesh::{
-    Daemon, DaemonOptions, Mesh, MeshOptions, Relay, RelayOptions, Status, binary, drops, session_with,
+    Daemon, DaemonOptions, Mesh, MeshOptions, Relay, RelayOptions, Status, UDP_PORT, binary, drops,
+    session_with, udp_address,
 };
 pub use namespace::Lab;
 pub use process::Process;
 pub use scenario::scenario;
 pub use switch::{Switch, Underlay};
+pub use traffic::{StreamServer, median};
 pub use wait::{poll_interval, wait_until};

@@ -1,6 +1,7 @@
 //! The programs under test: where their binaries are, and a whole network made of them.
 
 mod daemon;
+mod direct;
 mod relay;
 mod status;
 
@@ -15,6 +16,7 @@ use crate::namespace::Lab;
 use crate::switch::{Switch, Underlay};
 
 pub use daemon::{Daemon, DaemonOptions};
+pub use direct::{UDP_PORT, udp_address};
 pub use relay::{Relay, RelayOptions};
 pub use status::{Status, drops, session_with};
 

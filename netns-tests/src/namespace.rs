@@ -109,7 +109,7 @@ impl Lab {
     }
 
     /// A number that no other call on this laboratory returns.
-    pub(crate) fn serial(&self) -> u32 {
+    pub fn serial(&self) -> u32 {
         let serial = self.logs.get();
         self.logs.set(serial + 1);
         serial

@@ -142,9 +142,22 @@ impl Process {
     /// # Errors
     /// `/proc` does not show the process.
     pub fn rss_kib(&self) -> Result<u64> {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in KiB.
+    ///
+    /// # Errors
+    /// `/proc` does not show the process.
+    pub fn peak_rss_kib(&self) -> Result<u64> {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, key: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
-        line.split_whitespace().nth(1).and_then(|v| v.parse().ok()).context("VmRSS is no number")
+        let line = text.lines().find(|line| line.starts_with(key)).with_context(|| format!("no {key}"))?;
+        let figure = line.split_whitespace().nth(1).and_then(|v| v.parse().ok());
+        figure.with_context(|| format!("{key} is no number"))
     }
 }
 

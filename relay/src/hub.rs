@@ -7,6 +7,8 @@
 //! the mailbox reaches a guest; a client is told a handle before anything arrives under it; a handle is not given
 //! out again for 65,536 uses of its place; whoever holds a handle for a node is told when the node comes and goes.
 
+#[cfg(feature = "fuzz")]
+pub(crate) mod fuzz;
 mod roster;
 mod table;
 

@@ -26,6 +26,7 @@ mod queue;
 mod status;
 mod stream;
 mod stun;
+mod sync;
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -45,6 +46,8 @@ use certificate::Certificate;
 pub use certificate::CertificateError;
 pub use config::{Access, Config, ConfigError, Limits};
 use gate::{Gate, GateLimits};
+#[cfg(feature = "fuzz")]
+pub use hub::fuzz::drive as drive_hub;
 use hub::{Hub, HubLimits, RosterLimits};
 pub use listen::ListenError;
 use metrics::Metrics;

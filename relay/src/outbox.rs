@@ -1,15 +1,14 @@
 //! The writing side of a connection as others see it: they push, its task pops.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::task::Waker;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
 use mesh_wire::relay::{ErrorCode, RelayMessage};
 
-use crate::queue::{Dropped, Next, Queue};
+use super::queue::{Dropped, Next, Queue};
+use super::sync::{AtomicU32, AtomicWaker, Mutex, MutexGuard, Ordering};
 
 /// A [`Queue`] behind a lock that is held for one operation only, and the waker of the task that empties it.
 #[derive(Debug, Default)]

@@ -201,4 +201,5 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const TURN: usize = 64 * 1024;
 
 #[cfg(test)]
+#[cfg(not(modelled))]
 mod tests;

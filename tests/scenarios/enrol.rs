@@ -112,7 +112,7 @@ impl Running {
 
 fn local() -> Local {
     let identity = Arc::new(Identity::generate().unwrap());
-    Local { identity, provider: ProviderKind::default().provider(), aead: AeadKind::default() }
+    Local { identity, provider: ProviderKind::default().provider(), aead: AeadKind::default().provider() }
 }
 
 fn roster(root: &Identity, others: usize) -> Roster {

@@ -39,6 +39,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("meshrelay", &["mesh-identity", "mesh-wire"]),
     ("meshctl", &["mesh-control"]),
     ("mesh-tests", &[]),
+    (
+        "mesh-fuzz-targets",
+        &[
+            "mesh-packet",
+            "mesh-wire",
+            "mesh-identity",
+            "mesh-session",
+            "mesh-node",
+            "mesh-net",
+            "mesh-control",
+            "meshd",
+            "meshrelay",
+        ],
+    ),
+    ("mesh-models", &["mesh-node", "mesh-wire"]),
     ("mesh-netns-tests", &[]),
     ("xtask", &[]),
 ];

@@ -5,4 +5,6 @@ mod enrol;
 #[cfg(test)]
 mod layering;
 #[cfg(test)]
+mod malicious_relay;
+#[cfg(test)]
 mod simulation;

@@ -1,5 +1,6 @@
-//! Two to four nodes under a carrier that loses, repeats, reorders and damages datagrams, lies about who is there, and
-//! sees nodes restart. A seed replays exactly, up to the keys themselves.
+//! Two to five nodes under a carrier that loses, repeats, reorders and damages datagrams, lies about who is there, and
+//! sees nodes restart. A seed replays exactly, up to the keys themselves. Every key is a recording one: a nonce that
+//! stands for two contents fails the run.
 //!
 //! `SHADOWMESH_SEEDS=100000 cargo test -p mesh-tests simulation` runs more of them, `SHADOWMESH_SEED=17` a single one.
 
@@ -9,17 +10,27 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use mesh_identity::{Identity, NewMember, Roster, RosterDraft, UnixSeconds, default_pool};
-use mesh_node::{DropReason, Link, Node, NodeConfig, NodeEvent, Now, Timings, TxQueue};
+use mesh_node::{
+    DropReason, Handshaker, HandshakerConfig, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Numbers,
+    Path, Timings, Together, TxQueue,
+};
+use mesh_session::ProviderKind;
 use mesh_session::handshake::Local;
-use mesh_session::{AeadKind, ProviderKind};
 use mesh_wire::NodeId;
+use mesh_wire::frame::SEALED;
 use mesh_wire::roster::{Link as NetworkLink, RosterSettings};
 use zeroize::Zeroizing;
+
+use self::quic::{Ends, Told};
+use self::recorder::RECORDER;
+
+mod quic;
+mod recorder;
 
 const SEEDS: u64 = 10_000;
 const UNIX: u64 = 1_800_000_000;
 const YEAR: u64 = 365 * 86_400;
-const NODES: usize = 4;
+const NODES: usize = 5;
 /// How long the carrier misbehaves, and how long it may take until everybody reaches everybody again.
 const TROUBLE: Duration = Duration::from_secs(45);
 const RECOVERY: Duration = Duration::from_secs(25);
@@ -102,7 +113,12 @@ struct Simulation {
     /// Seconds that this machine's wall clock is off.
     clock: i64,
     weather: Weather,
-    nodes: Vec<Node>,
+    nodes: Vec<Together>,
+    /// The QUIC connections of each node, as far as they make keys.
+    quic: Vec<Ends>,
+    /// Peers that a node has had a session with since it started.
+    met: BTreeSet<(usize, usize)>,
+    starts: u64,
     in_flight: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
     number: u64,
     sent: BTreeMap<u64, (usize, usize)>,
@@ -113,7 +129,9 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let count = 2 + dice.pick(NODES - 1).min(usize::from(dice.percent(20)) * 2);
+        // Larger networks are rare: they cost more and show little that pairs do not.
+        let count = if dice.percent(20) { 2 + dice.pick(NODES - 1) } else { 2 };
+        recorder::forget();
         let weather = Weather {
             loss: dice.below(40),
             repeat: dice.below(20),
@@ -129,6 +147,9 @@ impl Simulation {
             clock: 0,
             weather,
             nodes: Vec::new(),
+            quic: Vec::new(),
+            met: BTreeSet::new(),
+            starts: 0,
             in_flight: BTreeMap::new(),
             number: 0,
             sent: BTreeMap::new(),
@@ -138,31 +159,50 @@ impl Simulation {
         for at in 0..count {
             let node = simulation.node(at);
             simulation.nodes.push(node);
+            simulation.quic.push(Ends::default());
         }
         simulation
     }
 
-    fn node(&mut self, at: usize) -> Node {
-        let config = NodeConfig {
-            local: Local {
-                identity: Arc::clone(&CAST.identities[at]),
-                provider: ProviderKind::AwsLc.provider(),
-                aead: AeadKind::AwsLc,
-            },
+    fn node(&mut self, at: usize) -> Together {
+        let identity = &CAST.identities[at];
+        let numbers = Numbers::default();
+        let provider = ProviderKind::AwsLc.provider();
+        self.starts += 1;
+        let mut tls_pin = [0; 32];
+        tls_pin[..8].copy_from_slice(&self.starts.to_le_bytes());
+        let node = NodeConfig {
+            own: identity.node_id(),
+            provider,
             net: CAST.net,
-            network_secret: Zeroizing::new([7; 32]),
             link: Link::Ip,
             mtu: 1420,
+            numbers: numbers.clone(),
+            endpoints: BTreeMap::new(),
+            hold_until_mixed: true,
+            // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
+            timings: Timings {
+                rekey: Duration::from_secs(7),
+                reject: Duration::from_secs(30),
+                handshake: Duration::from_secs(40),
+            },
         };
-        let mut dice = Dice(self.dice.roll());
-        let random = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| dice.roll().to_le_bytes()[0]));
-        // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
-        let timings = Timings {
-            rekey: Duration::from_secs(7),
-            reject: Duration::from_secs(30),
-            handshake: Duration::from_secs(40),
+        let handshaker = HandshakerConfig {
+            local: Local { identity: Arc::clone(identity), provider, aead: &RECORDER },
+            net: CAST.net,
+            network_secret: Zeroizing::new([7; 32]),
+            mtu: 1420,
+            tls_pin,
+            numbers,
         };
-        Node::new(config, Arc::clone(&CAST.roster), random).with_timings(timings)
+        let mut random = || {
+            let mut dice = Dice(self.dice.roll());
+            Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| dice.roll().to_le_bytes()[0]))
+        };
+        Together {
+            node: Node::new(node, Arc::clone(&CAST.roster), random()),
+            handshaker: Handshaker::new(handshaker, Arc::clone(&CAST.roster), random()),
+        }
     }
 
     fn time(&self) -> Now {
@@ -200,6 +240,8 @@ impl Simulation {
         if self.dice.percent(self.weather.restart) {
             self.note_drops(at);
             self.nodes[at] = self.node(at);
+            self.quic[at] = Ends::default();
+            self.met.retain(|(who, _)| *who != at);
         }
         if self.dice.percent(self.weather.absence) {
             let (observer, observed) = self.pair();
@@ -241,15 +283,15 @@ impl Simulation {
     fn with(&mut self, at: usize, act: impl FnOnce(&mut Node, Now, &mut TxQueue)) {
         let mut tx = TxQueue::new();
         let now = self.time();
-        act(&mut self.nodes[at], now, &mut tx);
+        self.nodes[at].with_node(now, &mut tx, |node, tx| act(node, now, tx));
         self.take(at, tx);
     }
 
     /// Gives what a node sent to the carrier.
     fn take(&mut self, from: usize, mut tx: TxQueue) {
         while let Some(transmit) = tx.pop() {
-            let Some(to) = (0..self.nodes.len()).find(|at| CAST.identities[*at].node_id() == transmit.to)
-            else {
+            let Path::Relay(to) = transmit.to else { panic!("there is no UDP here") };
+            let Some(to) = (0..self.nodes.len()).find(|at| CAST.identities[*at].node_id() == to) else {
                 continue;
             };
             let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
@@ -257,17 +299,77 @@ impl Simulation {
                 // Handshake messages are long and random; to search them too would take most of the time.
                 let clear = datagram.len() < 500 && contains(datagram, MARK);
                 assert!(!clear, "seed {}: plaintext on the wire", self.seed);
+                let early =
+                    datagram[0] == SEALED && !self.met.contains(&(from, to)) && !self.announced(from, to);
+                assert!(!early, "seed {}: a frame before the handshake was done", self.seed);
                 let copies = if self.dice.percent(self.weather.repeat) { 2 } else { 1 };
                 for _ in 0..copies {
                     self.launch(from, to, datagram.to_vec());
                 }
             }
         }
-        while let Some(event) = self.nodes[from].poll_event() {
-            if let NodeEvent::Pong { rtt, .. } = event {
-                assert!(rtt < Duration::from_secs(60), "seed {}: absurd rtt {rtt:?}", self.seed);
+        self.hear(from);
+    }
+
+    /// Tells whether a session that was just made explains the frame.
+    fn announced(&mut self, from: usize, to: usize) -> bool {
+        let peer = CAST.identities[to].node_id();
+        let known = self.view(from, to).is_some_and(|view| view.id == peer && view.session.is_some());
+        if known {
+            self.met.insert((from, to));
+        }
+        known
+    }
+
+    /// Takes a node's events.
+    fn hear(&mut self, at: usize) {
+        while let Some(event) = self.nodes[at].node.poll_event() {
+            match event {
+                NodeEvent::Pong { rtt, .. } => {
+                    assert!(rtt < Duration::from_secs(60), "seed {}: absurd rtt {rtt:?}", self.seed);
+                }
+                NodeEvent::Session { peer, session, tls_pin, keeps_connection, mixes } => {
+                    assert!(mixes, "seed {}: a session that is not to be mixed", self.seed);
+                    let client = CAST.identities[at].node_id() < peer;
+                    let connection = self.dice.roll() | 1;
+                    let keeps = keeps_connection;
+                    let told =
+                        self.quic[at].session(self.now, peer, session, (tls_pin, keeps), client, connection);
+                    self.tell(at, peer, told);
+                }
+                // The connection stays for handshakes under way; no other one is told of it.
+                NodeEvent::Idle { peer } => self.tell(at, peer, vec![Told::Connection([0; 8])]),
+                NodeEvent::Lost { peer } => {
+                    let told = self.quic[at].forget(peer);
+                    self.tell(at, peer, told);
+                }
+                NodeEvent::Established { .. } => {}
             }
         }
+    }
+
+    /// Does what the QUIC endpoint of a node asks for.
+    fn tell(&mut self, at: usize, peer: NodeId, told: Vec<Told>) {
+        let (now, mut tx) = (self.time(), TxQueue::new());
+        for told in told {
+            let node = &mut self.nodes[at];
+            match told {
+                Told::Send(datagram) => node.with_node(now, &mut tx, |node, tx| {
+                    node.handle_quic(now, peer, &datagram, datagram.len(), tx);
+                }),
+                Told::Connection(id) => {
+                    let order = mesh_node::Order::Connection { peer, id };
+                    node.handshaker.handle_order(now, order, &mut tx);
+                }
+                Told::Mix(session, exporter) => {
+                    node.with_node(now, &mut tx, |node, tx| node.mix(now, peer, session, &exporter, tx));
+                    while let Some(late) = self.nodes[at].node.poll_late() {
+                        self.arrive(at, late);
+                    }
+                }
+            }
+        }
+        self.take(at, tx);
     }
 
     fn launch(&mut self, from: usize, to: usize, mut datagram: Vec<u8>) {
@@ -289,7 +391,8 @@ impl Simulation {
         let mut steps = 0;
         loop {
             let arrival = self.in_flight.first_key_value().map(|((at, _), _)| *at);
-            let timer = self.nodes.iter().filter_map(Node::poll_timeout).min();
+            let timers = self.nodes.iter().filter_map(Together::poll_timeout);
+            let timer = timers.chain(self.quic.iter().filter_map(Ends::due)).min();
             let Some(next) = arrival.into_iter().chain(timer).min().filter(|at| *at <= end) else { break };
             steps += 1;
             assert!(steps < 20_000, "seed {}: the nodes do not come to rest", self.seed);
@@ -300,7 +403,15 @@ impl Simulation {
             }
             for at in 0..self.nodes.len() {
                 if self.nodes[at].poll_timeout().is_some_and(|due| due <= self.now) {
-                    self.with(at, |node, now, tx| node.handle_timeout(now, tx));
+                    let (now, mut tx) = (self.time(), TxQueue::new());
+                    self.nodes[at].handle_timeout(now, &mut tx);
+                    self.take(at, tx);
+                }
+                if self.quic[at].due().is_some_and(|due| due <= self.now) {
+                    let connection = self.dice.roll() | 1;
+                    for (peer, told) in self.quic[at].timeout(self.now, connection) {
+                        self.tell(at, peer, told);
+                    }
                 }
             }
         }
@@ -310,14 +421,32 @@ impl Simulation {
     fn deliver(&mut self, from: usize, to: usize, mut datagram: Vec<u8>) {
         let mut tx = TxQueue::new();
         let (now, sender) = (self.time(), CAST.identities[from].node_id());
-        let packet = self.nodes[to].handle_datagram(now, sender, &mut datagram, &mut tx).map(<[u8]>::to_vec);
-        if let Some(packet) = packet {
-            let number = number_of(&packet);
-            let seed = self.seed;
-            assert_eq!(self.sent.get(&number), Some(&(from, to)), "seed {seed}: a packet nobody sent");
-            assert!(self.received.insert(number), "seed {seed}: packet {number} was accepted twice");
-        }
+        let late = self.nodes[to].handle_datagram(now, Path::Relay(sender), &mut datagram, &mut tx);
+        // Sessions before what came under them.
         self.take(to, tx);
+        for delivered in late {
+            self.arrive(to, delivered);
+        }
+    }
+
+    /// Takes what a node has for its device or its QUIC endpoint.
+    fn arrive(&mut self, to: usize, delivered: LateDelivery) {
+        match delivered {
+            LateDelivery::Packet(packet) => {
+                let (seed, number) = (self.seed, number_of(&packet));
+                let sent = self.sent.get(&number).copied();
+                let Some((from, _)) = sent.filter(|(_, receiver)| *receiver == to) else {
+                    panic!("seed {seed}: a packet nobody sent to {to}")
+                };
+                assert!(self.received.insert(number), "seed {seed}: packet {number} was accepted twice");
+                let session = self.view(to, from).and_then(|view| view.session);
+                assert!(session.is_some_and(|session| session.mixed), "seed {seed}: keys without exporter");
+            }
+            LateDelivery::Quic(peer, datagram) => {
+                let told = self.quic[to].datagram(self.now, peer, &datagram);
+                self.tell(to, peer, told);
+            }
+        }
     }
 
     fn everybody_reaches_everybody(&mut self) {
@@ -338,7 +467,8 @@ impl Simulation {
 
     /// What one node knows of another, for the message of a failure.
     fn view(&self, at: usize, of: usize) -> Option<mesh_node::PeerSnapshot> {
-        let peers = self.nodes[at].snapshot(self.now).peers;
+        let node = &self.nodes[at];
+        let peers = node.node.snapshot(self.now, node.handshaker.counters()).peers;
         peers.into_iter().find(|peer| peer.id == CAST.identities[of].node_id())
     }
 
@@ -352,7 +482,8 @@ impl Simulation {
     }
 
     fn note_drops(&mut self, at: usize) {
-        for (reason, count) in self.nodes[at].counters().iter() {
+        let node = &self.nodes[at];
+        for (reason, count) in node.node.counters().plus(node.handshaker.counters()).iter() {
             *self.drops.entry(reason).or_default() += count;
         }
     }

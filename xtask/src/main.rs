@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo`, `test`, `bench`, `package`.
+//! Developer commands: `cargo xtask demo`, `test`, `bench`, `fuzz`, `models`, `package`.
 //!
 //! - `demo` and `bench` make an [`arena`]: network namespaces with the real programs in them.
 //! - `packages` installs what a command needs, or says what is missing.
@@ -9,8 +9,10 @@ mod arena;
 mod bench;
 mod checks;
 mod demo;
+mod fuzz;
 mod interrupt;
 mod isolate;
+mod models;
 mod package;
 mod packages;
 mod programs;
@@ -40,6 +42,10 @@ enum Command {
     Test(checks::Arguments),
     /// Measure the tunnel beside a plain link.
     Bench(bench::Arguments),
+    /// Run the symbolic models of the protocol and compare their verdicts with the expected ones.
+    Models(models::Arguments),
+    /// Give invented input to everything that reads bytes from outside.
+    Fuzz(fuzz::Arguments),
     /// Build the packages and install them in a clean system.
     Package,
     /// Serve a small web page until killed.
@@ -75,6 +81,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Test(arguments) => checks::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Models(arguments) => models::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Package => package::run().map(|()| ExitCode::SUCCESS),
         Command::Serve { bind, bytes, title } => serve::run(bind, bytes, &title).map(|()| ExitCode::SUCCESS),
     }

@@ -27,6 +27,8 @@ pub(crate) const TRAFFIC: &[Need] = &[("curl", "curl"), ("iperf3", "iperf3")];
 /// What the scenarios in namespaces run beyond that.
 pub(crate) const SCENARIOS: &[Need] = &[
     ("curl", "curl"),
+    ("iperf3", "iperf3"),
+    ("tcpdump", "tcpdump"),
     ("nft", "nftables"),
     ("arping", "iputils-arping"),
     ("setpriv", "util-linux"),

@@ -203,8 +203,8 @@ fn decode(bytes: &[u8], path: &Path) -> Result<Box<Zeroizing<[u8; SEEDS]>>, KeyF
     Ok(seeds)
 }
 
-fn encode(seeds: &[u8; SEEDS]) -> Zeroizing<[u8; KEY_FILE_LEN]> {
-    let mut bytes = Zeroizing::new([0; KEY_FILE_LEN]);
+fn encode(seeds: &[u8; SEEDS]) -> Box<Zeroizing<[u8; KEY_FILE_LEN]>> {
+    let mut bytes = Box::new(Zeroizing::new([0; KEY_FILE_LEN]));
     let (content, sum) = bytes.split_at_mut(KEY_FILE_LEN - CHECKSUM);
     content[..MAGIC.len()].copy_from_slice(MAGIC);
     content[MAGIC.len()] = VERSION;

@@ -10,6 +10,7 @@ use mesh_wire::limits::{ED25519_PUBLIC, ED25519_SIGNATURE, MLDSA_PUBLIC, PUBLIC_
 use mesh_wire::{NetId, NodeId, WireError};
 use zeroize::Zeroizing;
 
+use crate::erase::erased;
 use crate::hash::sha512;
 use crate::label::Label;
 use crate::mldsa::{AwsLc, MlDsa87, MlDsaError, MlDsaSigner, Pqcrypto};
@@ -79,11 +80,13 @@ impl Identity {
     /// [`SignError`] when an implementation fails; the input has no part in that.
     pub fn sign(&self, label: Label, message: &[u8]) -> Result<Signature, SignError> {
         let bytes = label.signed_bytes(message);
-        let mldsa = self.signer()?.sign(&bytes)?;
-        let ed25519 = self.ed25519.try_sign(&bytes).map_err(|_| SignError::Ed25519)?;
-        let ed25519: &[u8; ED25519_SIGNATURE] =
-            ed25519.as_ref().try_into().map_err(|_| SignError::Ed25519)?;
-        Ok(Signature::join(&mldsa, ed25519))
+        erased(|| {
+            let mldsa = self.signer()?.sign(&bytes)?;
+            let ed25519 = self.ed25519.try_sign(&bytes).map_err(|_| SignError::Ed25519)?;
+            let ed25519: &[u8; ED25519_SIGNATURE] =
+                ed25519.as_ref().try_into().map_err(|_| SignError::Ed25519)?;
+            Ok(Signature::join(&mldsa, ed25519))
+        })
     }
 
     pub(crate) fn seeds(&self) -> &[u8; 64] {
@@ -93,8 +96,11 @@ impl Identity {
     pub(crate) fn from_joined(seeds: Box<Zeroizing<[u8; 64]>>) -> Result<Self, KeyError> {
         let (mldsa, ed25519) = seeds.split_at(32);
         let mldsa: &[u8; 32] = mldsa.try_into().expect("the first half of 64 bytes is 32 bytes");
-        let signer = AwsLc.signer(mldsa)?;
-        let ed25519 = Ed25519KeyPair::from_seed_unchecked(ed25519).map_err(|_| KeyError::Ed25519)?;
+        let (signer, ed25519) = erased(|| {
+            let signer = AwsLc.signer(mldsa)?;
+            let ed25519 = Ed25519KeyPair::from_seed_unchecked(ed25519).map_err(|_| KeyError::Ed25519)?;
+            Ok::<_, KeyError>((signer, ed25519))
+        })?;
         let mut bytes = [0; PUBLIC_IDENTITY];
         bytes[..MLDSA_PUBLIC].copy_from_slice(signer.public().as_slice());
         bytes[MLDSA_PUBLIC..].copy_from_slice(ed25519.public_key().as_ref());

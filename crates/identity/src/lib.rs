@@ -8,6 +8,7 @@
 //! signed by the root whose hash is the network id; secret seeds are wiped on drop and never printed. Nothing here
 //! reads a clock or speaks to a network.
 
+mod erase;
 mod hash;
 mod key_file;
 mod keys;
@@ -17,6 +18,7 @@ mod roster;
 mod signature;
 mod ticket;
 
+pub use erase::{erased, wipe_stack};
 pub use hash::sha512;
 pub use key_file::{KEY_FILE_LEN, KeyFileError};
 pub use keys::{Identity, KeyError, PublicIdentity, SignError, VerifyError};

@@ -138,7 +138,7 @@ impl fmt::Debug for Ticket {
 ///
 /// Id and key follow from it by HKDF-SHA-512 (RFC 5869) with the network id as salt and the infos
 /// `"mesh/1 ticket id"` and `"mesh/1 ticket psk"`.
-pub struct TicketSecret(Zeroizing<[u8; 16]>);
+pub struct TicketSecret(Box<Zeroizing<[u8; 16]>>);
 
 impl TicketSecret {
     /// Makes a fresh secret.
@@ -146,7 +146,7 @@ impl TicketSecret {
     /// # Errors
     /// [`TicketError::Randomness`] when the system has no random bytes.
     pub fn generate() -> Result<Self, TicketError> {
-        let mut seed = Zeroizing::new([0; 16]);
+        let mut seed = Box::new(Zeroizing::new([0; 16]));
         rand::fill(seed.as_mut_slice()).map_err(|_| TicketError::Randomness)?;
         Ok(Self(seed))
     }
@@ -154,7 +154,9 @@ impl TicketSecret {
     /// Takes a secret that was kept.
     #[must_use]
     pub fn from_seed(seed: &[u8; 16]) -> Self {
-        Self(Zeroizing::new(*seed))
+        let mut own = Box::new(Zeroizing::new([0; 16]));
+        own.copy_from_slice(seed);
+        Self(own)
     }
 
     /// Returns the seed, for keeping the invitation.

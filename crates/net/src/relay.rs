@@ -11,7 +11,9 @@ mod answers;
 mod connect;
 mod error;
 mod link;
+mod outgoing;
 mod queue;
+mod sync;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,7 +22,6 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use futures_util::task::AtomicWaker;
 use mesh_identity::Identity;
 use mesh_wire::relay::Role;
 use mesh_wire::{NetId, NodeId, Pin, RelayUrl};
@@ -31,6 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::{Backoff, Demand, LONGEST, STOOD, Wait, between, clamped, random};
 pub use error::{RelayError, RelayErrorKind};
+use outgoing::Outgoing;
 pub use queue::{QueueFull, SendError};
 
 /// To which relay to connect, and as whom.
@@ -107,12 +109,10 @@ impl RelayClient {
     /// Starts the client's task. Has to be called within a tokio runtime.
     pub fn start(config: RelayConfig, sink: Arc<dyn RelaySink>) -> Self {
         let shared = Arc::new(Shared {
-            queue: Mutex::new(queue::Queue::new()),
-            wake: AtomicWaker::new(),
+            outgoing: Outgoing::new(),
             reconnect: Notify::new(),
             // A guest joins, and others join through the root's mailbox: somebody waits for either.
             demand: Demand::new(config.role != Role::Member, Instant::now()),
-            room: Mutex::new(None),
             admission: Mutex::new(config.admission.clone()),
         });
         let stop = CancellationToken::new();
@@ -129,7 +129,7 @@ impl RelayClient {
     /// Sends what is queued, for one second at most, and closes the connection.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.shared.wake.wake();
+        self.shared.outgoing.wake();
         if timeout(STOP_TIMEOUT, self.task).await.is_err() {
             tracing::debug!("relay connection did not end in time");
         }
@@ -166,15 +166,12 @@ impl RelaySender {
     /// # Errors
     /// [`QueueFull`] when as many nodes are bound as a client may have.
     pub fn bind(&self, node: NodeId) -> Result<(), QueueFull> {
-        self.shared.queue().bind(node)?;
-        self.shared.wake.wake();
-        Ok(())
+        self.shared.outgoing.change(|queue| queue.bind(node))
     }
 
     /// Takes back [`RelaySender::bind`], and forgets a node that sent frames unasked, as guests do.
     pub fn unbind(&self, node: NodeId) {
-        self.shared.queue().unbind(node);
-        self.shared.wake.wake();
+        self.shared.outgoing.change(|queue| queue.unbind(node));
     }
 
     /// Queues frames for a node that is bound or has sent frames on this connection. Without a connection the next
@@ -184,9 +181,9 @@ impl RelaySender {
     /// [`SendError`]; the frames are dropped then.
     pub fn send(&self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
         self.shared.demand.used(Instant::now());
-        let sent = self.shared.queue().send(to, payload, segment);
+        let sent = self.shared.outgoing.queue().send(to, payload, segment);
         match sent {
-            Ok(()) => self.shared.wake.wake(),
+            Ok(()) => self.shared.outgoing.wake(),
             Err(SendError::Down) => self.shared.demand.miss(),
             Err(SendError::QueueFull | SendError::Unbound | SendError::Size) => {}
         }
@@ -197,21 +194,20 @@ impl RelaySender {
     ///
     /// Only the latest one is kept. It needs [`Role::Root`].
     pub fn put_roster(&self, version: u64, blob: Bytes) {
-        self.shared.queue().put_roster(version, blob);
-        self.shared.wake.wake();
+        self.shared.outgoing.change(|queue| queue.put_roster(version, blob));
     }
 
     /// Returns how many bytes of frames wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.shared.queue().queued_bytes()
+        self.shared.outgoing.queue().queued_bytes()
     }
 
     /// Sets the function that is called when the waiting bytes fall below half of the limit.
     ///
     /// It is called from the client's task and must not block.
     pub fn on_room(&self, hook: impl Fn() + Send + Sync + 'static) {
-        *lock(&self.shared.room) = Some(Arc::new(hook));
+        self.shared.outgoing.on_room(Arc::new(hook));
     }
 }
 
@@ -223,25 +219,10 @@ impl fmt::Debug for RelaySender {
 
 /// What the client's task and its handles share.
 struct Shared {
-    queue: Mutex<queue::Queue>,
-    wake: AtomicWaker,
+    outgoing: Outgoing,
     reconnect: Notify,
     demand: Demand,
-    room: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
     admission: Mutex<Vec<u8>>,
-}
-
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, queue::Queue> {
-        lock(&self.queue)
-    }
-
-    fn call_room_hook(&self) {
-        let hook = lock(&self.room).clone();
-        if let Some(hook) = hook {
-            hook();
-        }
-    }
 }
 
 /// The task behind a [`RelayClient`].
@@ -312,13 +293,14 @@ impl Client {
             Ok(Err(error)) => return (Some(error), Duration::ZERO),
             Err(_) => return (Some(RelayError::Timeout), Duration::ZERO),
         };
-        self.shared.queue().connected();
+        self.shared.outgoing.queue().connected();
         let (connect_time, up_since) = (started.elapsed(), Instant::now());
         self.sink.event(RelayEvent::Up { observed: welcome.observed, connect_time });
         let link = link::Link::new(socket, &welcome, self.shared.clone(), self.sink.clone());
         let ended = link.run(&self.stop).await;
-        if self.shared.queue().disconnected() {
-            self.shared.call_room_hook();
+        let room = self.shared.outgoing.queue().disconnected();
+        if room {
+            self.shared.outgoing.call_room_hook();
         }
         (ended, up_since.elapsed())
     }

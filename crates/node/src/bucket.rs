@@ -1,12 +1,12 @@
-//! Token buckets, alone and per node.
+//! Token buckets, alone and one for each origin.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use mesh_wire::NodeId;
+use crate::path::Origin;
 
-/// Nodes whose bucket is remembered; beyond it, those that are full again are forgotten, then anybody.
-const NODES: usize = 1024;
+/// Origins whose bucket is remembered; beyond it, those that are full again are forgotten, then anybody.
+const ORIGINS: usize = 1024;
 
 /// How much is allowed: so many at once, and so many a second on average.
 #[derive(Debug, Clone, Copy)]
@@ -21,10 +21,10 @@ pub(crate) struct Bucket {
     state: Option<(Instant, u32)>,
 }
 
-/// One bucket for each node, in bounded memory.
+/// One bucket for each origin, in bounded memory.
 #[derive(Debug, Default)]
 pub(crate) struct Buckets {
-    nodes: BTreeMap<NodeId, Bucket>,
+    origins: BTreeMap<Origin, Bucket>,
 }
 
 impl Bucket {
@@ -50,15 +50,15 @@ impl Bucket {
 }
 
 impl Buckets {
-    /// Takes a token of one node; false when it has none.
-    pub(crate) fn take(&mut self, now: Instant, node: NodeId, rate: Rate) -> bool {
-        if self.nodes.len() >= NODES && !self.nodes.contains_key(&node) {
-            self.nodes.retain(|_, bucket| !bucket.is_full(now, rate));
-            if self.nodes.len() >= NODES {
-                self.nodes.pop_first();
+    /// Takes a token of one origin; false when it has none.
+    pub(crate) fn take(&mut self, now: Instant, origin: Origin, rate: Rate) -> bool {
+        if self.origins.len() >= ORIGINS && !self.origins.contains_key(&origin) {
+            self.origins.retain(|_, bucket| !bucket.is_full(now, rate));
+            if self.origins.len() >= ORIGINS {
+                self.origins.pop_first();
             }
         }
-        self.nodes.entry(node).or_default().take(now, rate)
+        self.origins.entry(origin).or_default().take(now, rate)
     }
 }
 
@@ -83,23 +83,19 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_apart_and_bounded() {
+    fn origins_are_apart_and_bounded() {
         let now = Instant::now();
         let rate = Rate { per_second: 1, burst: 1 };
         let mut buckets = Buckets::default();
-        let node = |number: u32| {
-            let mut id = [0; 32];
-            id[..4].copy_from_slice(&number.to_be_bytes());
-            NodeId(id)
-        };
+        let node = |number: u32| Origin::Address(u128::from(number));
         assert!(buckets.take(now, node(0), rate));
         assert!(!buckets.take(now, node(0), rate));
         assert!(buckets.take(now, node(1), rate));
         for number in 2..5000 {
             buckets.take(now, node(number), rate);
         }
-        assert_eq!(buckets.nodes.len(), NODES);
+        assert_eq!(buckets.origins.len(), ORIGINS);
         buckets.take(now + Duration::from_secs(2), node(9000), rate);
-        assert_eq!(buckets.nodes.len(), 1);
+        assert_eq!(buckets.origins.len(), 1);
     }
 }

@@ -11,6 +11,8 @@ pub enum DropReason {
     QueueFull,
     /// A packet waited too long for a session.
     QueueExpired,
+    /// A QUIC datagram is for a peer without a session.
+    NoSession,
     /// The session's key is used up.
     KeyExhausted,
     /// Broadcast or multicast beyond the storm limit.
@@ -41,11 +43,12 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NotAPacket,
         Self::NoRoute,
         Self::QueueFull,
         Self::QueueExpired,
+        Self::NoSession,
         Self::KeyExhausted,
         Self::Storm,
         Self::Malformed,
@@ -69,6 +72,7 @@ impl DropReason {
             Self::NoRoute => "no_route",
             Self::QueueFull => "queue_full",
             Self::QueueExpired => "queue_expired",
+            Self::NoSession => "no_session",
             Self::KeyExhausted => "key_exhausted",
             Self::Storm => "storm",
             Self::Malformed => "malformed",
@@ -103,6 +107,16 @@ impl Counters {
     /// Returns the reasons that occurred, with how often.
     pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
         DropReason::ALL.into_iter().zip(self.drops).filter(|(_, count)| *count > 0)
+    }
+
+    /// Returns these counters and others, added up.
+    #[must_use]
+    pub fn plus(&self, others: &Self) -> Self {
+        let mut sum = self.clone();
+        for (count, other) in sum.drops.iter_mut().zip(others.drops) {
+            *count += other;
+        }
+        sum
     }
 
     /// Returns how often one reason occurred.

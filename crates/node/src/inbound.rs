@@ -4,57 +4,64 @@ use std::net::IpAddr;
 
 use mesh_packet::{Ethernet, IpPacket};
 use mesh_session::OpenError;
-use mesh_wire::NodeId;
 use mesh_wire::control::Control;
-use mesh_wire::frame::{FrameHeader, PayloadKind, SEALED};
-use mesh_wire::handshake::{CHALLENGE, ESTABLISHED, HELLO, RESPONSE};
+use mesh_wire::frame::{FrameHeader, PayloadKind};
 use mesh_wire::roster::ula;
 
 use crate::counters::DropReason;
-use crate::index::Owner;
-use crate::node::{Link, Node, NodeEvent, Now, Slot};
+use crate::node::{Delivery, LateDelivery, Link, Node, NodeEvent, Now, Slot};
 use crate::segment::claimed_addresses;
 use crate::timers::KEEPALIVE_AFTER;
 use crate::tx::TxQueue;
 
 /// Where a frame came from: the peer, and our number of the session it was sealed under.
 #[derive(Debug, Clone, Copy)]
-struct From {
+struct Sender {
     slot: Slot,
     index: u32,
 }
 
+/// Why a frame brought nothing.
+enum Unopened {
+    Dropped(DropReason),
+    /// It waits for its keys.
+    Kept,
+}
+
+impl From<DropReason> for Unopened {
+    fn from(reason: DropReason) -> Self {
+        Self::Dropped(reason)
+    }
+}
+
 impl Node {
-    /// Takes one datagram that a carrier says is from `from`, and returns the packet for the device, if it is one.
-    /// Poll for transmits, events and the timeout afterwards.
-    pub fn handle_datagram<'a>(
+    /// Takes one sealed frame and returns what it brings, if that is not for the node itself. Poll for transmits,
+    /// orders, events and the timeout afterwards.
+    pub fn handle_frame<'a>(
         &mut self,
         now: Now,
-        from: NodeId,
-        datagram: &'a mut [u8],
+        frame: &'a mut [u8],
         tx: &mut TxQueue,
-    ) -> Option<&'a [u8]> {
-        let result = match datagram.first().copied() {
-            Some(SEALED) => return self.handle_frame(now, datagram, tx),
-            Some(HELLO) => self.handle_hello(now, from, datagram, tx),
-            Some(CHALLENGE) => self.handle_challenge(now, from, datagram, tx),
-            Some(RESPONSE) => self.handle_response(now, from, datagram, tx),
-            Some(ESTABLISHED) => self.handle_established(now, from, datagram, tx),
-            _ => Err(DropReason::Malformed),
-        };
-        if let Err(reason) = result {
-            self.counters.count(reason);
-        }
-        None
-    }
-
-    fn handle_frame<'a>(&mut self, now: Now, frame: &'a mut [u8], tx: &mut TxQueue) -> Option<&'a [u8]> {
+    ) -> Option<Delivery<'a>> {
         match self.open(now, frame, tx) {
             Ok((from, kind, payload)) => self.accept(now, from, kind, payload, tx),
-            Err(reason) => {
+            Err(Unopened::Dropped(reason)) => {
                 self.counters.count(reason);
                 None
             }
+            Err(Unopened::Kept) => None,
+        }
+    }
+
+    /// Takes the frames that came before the session with this number.
+    pub(crate) fn replay_early(&mut self, now: Now, number: u32, tx: &mut TxQueue) {
+        for mut frame in self.early.take(number) {
+            let late = match self.handle_frame(now, &mut frame, tx) {
+                Some(Delivery::Packet(packet)) => LateDelivery::Packet(packet.to_vec()),
+                Some(Delivery::Quic(peer, datagram)) => LateDelivery::Quic(peer, datagram.to_vec()),
+                None => continue,
+            };
+            self.late.push_back(late);
         }
     }
 
@@ -64,16 +71,16 @@ impl Node {
         now: Now,
         frame: &'a mut [u8],
         tx: &mut TxQueue,
-    ) -> Result<(From, PayloadKind, &'a [u8]), DropReason> {
+    ) -> Result<(Sender, PayloadKind, &'a [u8]), Unopened> {
         let header = FrameHeader::parse(frame).map_err(|_| DropReason::Malformed)?;
-        let Some(Owner::Peer(slot)) = self.indices.owner(header.receiver) else {
-            return Err(DropReason::UnknownSession);
+        let Some(slot) = self.owners.get(header.receiver) else {
+            return Err(self.not_yet(now, header.receiver, frame));
         };
         let peer = &mut self.peers[slot.0];
         let live = peer
             .sessions
             .iter_mut()
-            .find(|live| live.session.local_index() == header.receiver)
+            .find(|live| live.number.get() == header.receiver)
             .ok_or(DropReason::UnknownSession)?;
         let opened = live.session.open(frame).map_err(|error| match error {
             OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
@@ -83,30 +90,42 @@ impl Node {
         })?;
         live.last_used = now.instant;
         let confirms = !live.confirmed;
-        live.confirmed = true;
+        (live.confirmed, live.heard) = (true, true);
         peer.last_received = Some(now.instant);
         peer.unanswered_since = None;
         (peer.probe, peer.doubted) = (None, false);
         if confirms {
-            self.confirmed(now, slot, tx);
+            self.confirmed(now, slot, header.receiver, tx);
         }
-        Ok((From { slot, index: header.receiver }, opened.kind, opened.payload))
+        Ok((Sender { slot, index: header.receiver }, opened.kind, opened.payload))
+    }
+
+    /// Keeps a frame whose session is on its way from the handshaker or waits for the exporter.
+    fn not_yet(&mut self, now: Now, number: u32, frame: &[u8]) -> Unopened {
+        if !self.config.numbers.is_taken(number) {
+            return DropReason::UnknownSession.into();
+        }
+        for _ in 0..self.early.put(now.instant, number, frame) {
+            self.counters.count(DropReason::QueueExpired);
+        }
+        Unopened::Kept
     }
 
     fn accept<'a>(
         &mut self,
         now: Now,
-        from: From,
+        from: Sender,
         kind: PayloadKind,
         payload: &'a [u8],
         tx: &mut TxQueue,
-    ) -> Option<&'a [u8]> {
+    ) -> Option<Delivery<'a>> {
         let slot = from.slot;
         let packet = match (kind, self.config.link) {
             (PayloadKind::Control, _) => {
                 self.handle_control(now, from, payload, tx);
                 return None;
             }
+            (PayloadKind::Quic, _) => return Some(Delivery::Quic(self.peers[slot.0].id, payload)),
             (PayloadKind::Ip, Link::Ip) => self.check_packet(slot, payload),
             (PayloadKind::Ethernet, Link::Ethernet) => self.check_ethernet(now, slot, payload),
             (PayloadKind::Ip | PayloadKind::Ethernet, Link::Ip | Link::Ethernet) => {
@@ -122,7 +141,7 @@ impl Node {
                     peer.silent_since = Some(now.instant);
                     self.arm(slot, now.instant + KEEPALIVE_AFTER);
                 }
-                Some(packet)
+                Some(Delivery::Packet(packet))
             }
             Err(reason) => {
                 self.counters.count(reason);
@@ -162,14 +181,12 @@ impl Node {
         pool.contains(address) || ula(self.config.net).contains(address)
     }
 
-    fn handle_control(&mut self, now: Now, from: From, payload: &[u8], tx: &mut TxQueue) {
-        let From { slot, index } = from;
+    fn handle_control(&mut self, now: Now, from: Sender, payload: &[u8], tx: &mut TxQueue) {
+        let Sender { slot, index } = from;
         match Control::parse(payload) {
             Ok(Control::Ping(id)) => {
                 // Under the session that is asked about, which need not be the one in use.
-                if let Some(at) = self.peers[slot.0].position(index) {
-                    self.send_control_under(now.instant, slot, at, &Control::Pong(id), tx);
-                }
+                self.send_control_under(now.instant, slot, index, &Control::Pong(id), tx);
             }
             Ok(Control::Pong(id)) => {
                 let peer = &mut self.peers[slot.0];

@@ -1,77 +1,133 @@
 //! Our numbers for sessions: what a frame carries so that we find its keys without a search.
 
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use crate::node::Slot;
 
 /// Most sessions and handshakes at once; a number's low half is its place in the table.
 const CAPACITY: usize = 1 << 16;
 
-/// Maps session numbers to peers. A number is a place and a generation, so that one given back is not mistaken for
-/// its successor.
+/// Gives out session numbers, to the packet path and to the handshakes alike. A number is a place and a generation, so
+/// that one given back is not mistaken for its successor.
+///
+/// The lock is taken when keys begin or end, not per packet.
+#[derive(Debug, Clone, Default)]
+pub struct Numbers(Arc<Mutex<Places>>);
+
+/// A session number in use; it is given back on drop.
+pub struct Number {
+    value: u32,
+    numbers: Numbers,
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct IndexTable {
-    entries: Vec<Entry>,
+struct Places {
+    entries: Vec<Place>,
     free: Vec<u16>,
 }
 
-#[derive(Debug)]
-struct Entry {
+#[derive(Debug, Clone, Copy)]
+struct Place {
     generation: u16,
-    owner: Option<Owner>,
+    taken: bool,
 }
 
-/// Whose number it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// A session or a handshake we began, of the peer in this slot.
-    Peer(Slot),
-    /// A handshake that somebody began with us.
-    HalfOpen,
-}
-
-impl IndexTable {
-    /// Gives out a number, or none when the table is full.
-    pub(crate) fn allocate(&mut self, owner: Owner) -> Option<u32> {
-        let place = match self.free.pop() {
+impl Numbers {
+    /// Gives out a number, or none when all 65,536 are taken.
+    #[must_use]
+    pub fn allocate(&self) -> Option<Number> {
+        let mut places = self.lock();
+        let place = match places.free.pop() {
             Some(place) => place,
-            None if self.entries.len() < CAPACITY => {
-                self.entries.push(Entry { generation: 0, owner: None });
-                u16::try_from(self.entries.len() - 1).expect("below CAPACITY")
+            None if places.entries.len() < CAPACITY => {
+                places.entries.push(Place { generation: 0, taken: false });
+                u16::try_from(places.entries.len() - 1).expect("below CAPACITY")
             }
             None => return None,
         };
-        let entry = &mut self.entries[usize::from(place)];
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.owner = Some(owner);
-        Some(u32::from(entry.generation) << 16 | u32::from(place))
+        let entry = &mut places.entries[usize::from(place)];
+        // Zero means "none" where messages carry a number.
+        entry.generation = entry.generation.wrapping_add(1).max(1);
+        entry.taken = true;
+        let value = u32::from(entry.generation) << 16 | u32::from(place);
+        drop(places);
+        Some(Number { value, numbers: self.clone() })
     }
 
-    /// Returns whose number it is.
-    pub(crate) fn owner(&self, index: u32) -> Option<Owner> {
-        self.entry(index).and_then(|at| self.entries[at].owner)
+    /// Tells whether a number is in use, by a session or by a handshake.
+    pub(crate) fn is_taken(&self, number: u32) -> bool {
+        let (generation, place) = split(number);
+        let places = self.lock();
+        places.entries.get(place).is_some_and(|entry| entry.taken && entry.generation == generation)
     }
 
-    /// Hands a number to another owner.
-    pub(crate) fn assign(&mut self, index: u32, owner: Owner) {
-        if let Some(at) = self.entry(index) {
-            self.entries[at].owner = Some(owner);
+    fn release(&self, number: u32) {
+        let (_, place) = split(number);
+        let mut places = self.lock();
+        places.entries[place].taken = false;
+        places.free.push(u16::try_from(place).expect("below CAPACITY"));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        // Every change is a single step; a panic elsewhere leaves the table whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Number {
+    /// Returns the number as messages carry it; never zero.
+    #[must_use]
+    pub const fn get(&self) -> u32 {
+        self.value
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        self.numbers.release(self.value);
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Number({:#x})", self.value)
+    }
+}
+
+/// Which peer the sessions of the packet path belong to, found without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Owners(Vec<Option<(u32, Slot)>>);
+
+impl Owners {
+    /// Returns whose session it is.
+    pub(crate) fn get(&self, number: u32) -> Option<Slot> {
+        let (_, place) = split(number);
+        self.0.get(place).copied().flatten().and_then(|(known, slot)| (known == number).then_some(slot))
+    }
+
+    pub(crate) fn set(&mut self, number: u32, slot: Slot) {
+        let (_, place) = split(number);
+        if self.0.len() <= place {
+            self.0.resize(place + 1, None);
         }
+        self.0[place] = Some((number, slot));
     }
 
-    /// Takes a number back.
-    pub(crate) fn release(&mut self, index: u32) {
-        if let Some(at) = self.entry(index)
-            && self.entries[at].owner.take().is_some()
+    pub(crate) fn remove(&mut self, number: u32) {
+        let (_, place) = split(number);
+        if let Some(entry) = self.0.get_mut(place)
+            && entry.is_some_and(|(known, _)| known == number)
         {
-            self.free.push(u16::try_from(at).expect("below CAPACITY"));
+            *entry = None;
         }
     }
+}
 
-    fn entry(&self, index: u32) -> Option<usize> {
-        let [a, b, c, d] = index.to_le_bytes();
-        let place = usize::from(u16::from_le_bytes([a, b]));
-        let entry = self.entries.get(place)?;
-        (entry.generation == u16::from_le_bytes([c, d])).then_some(place)
-    }
+/// Splits a number into its generation and its place.
+fn split(number: u32) -> (u16, usize) {
+    let [a, b, c, d] = number.to_le_bytes();
+    (u16::from_le_bytes([c, d]), usize::from(u16::from_le_bytes([a, b])))
 }
 
 #[cfg(test)]
@@ -80,24 +136,38 @@ mod tests {
 
     #[test]
     fn released_number_is_not_found_again() {
-        let mut table = IndexTable::default();
-        let first = table.allocate(Owner::Peer(Slot(3))).unwrap();
-        assert_eq!(table.owner(first), Some(Owner::Peer(Slot(3))));
-        table.release(first);
-        table.release(first);
-        let second = table.allocate(Owner::HalfOpen).unwrap();
-        assert_ne!(first, second);
-        assert_eq!(table.owner(first), None);
-        assert_eq!(table.owner(second), Some(Owner::HalfOpen));
-        assert_eq!(table.allocate(Owner::HalfOpen).map(|i| i & 0xffff), Some(1));
+        let numbers = Numbers::default();
+        let first = numbers.allocate().unwrap();
+        let value = first.get();
+        assert!(numbers.is_taken(value));
+        drop(first);
+        assert!(!numbers.is_taken(value));
+        let second = numbers.allocate().unwrap();
+        assert_ne!(second.get(), value);
+        assert_eq!(second.get() & 0xffff, value & 0xffff, "the place is used again");
+        assert!(numbers.is_taken(second.get()) && !numbers.is_taken(value));
     }
 
     #[test]
     fn full_table_gives_out_nothing() {
-        let mut table = IndexTable::default();
-        for _ in 0..CAPACITY {
-            assert!(table.allocate(Owner::HalfOpen).is_some());
-        }
-        assert_eq!(table.allocate(Owner::HalfOpen), None);
+        let numbers = Numbers::default();
+        let all: Vec<_> = (0..CAPACITY).map(|_| numbers.allocate().unwrap()).collect();
+        assert!(numbers.allocate().is_none());
+        assert!(all.iter().all(|number| number.get() != 0));
+        drop(all);
+        assert!(numbers.allocate().is_some());
+    }
+
+    #[test]
+    fn owner_is_found_by_the_whole_number() {
+        let mut owners = Owners::default();
+        owners.set(0x0001_0005, Slot(3));
+        assert_eq!(owners.get(0x0001_0005), Some(Slot(3)));
+        assert_eq!(owners.get(0x0002_0005), None);
+        owners.remove(0x0002_0005);
+        assert_eq!(owners.get(0x0001_0005), Some(Slot(3)));
+        owners.remove(0x0001_0005);
+        assert_eq!(owners.get(0x0001_0005), None);
+        assert_eq!(owners.get(u32::MAX), None);
     }
 }

@@ -1,37 +1,52 @@
-//! The state machine of one node: which peers there are, which session reaches them, which packet goes where.
+//! The state machines of one node: which peers there are, which session reaches them, which packet goes where.
 //!
-//! In: packets from the device ([`Node::handle_packet`]), datagrams from a carrier ([`Node::handle_datagram`]), what
-//! the relay says of a peer ([`Node::handle_presence`]), a new roster, the passing of time. Out: datagrams appended to
-//! a [`TxQueue`], payloads for the device, [`NodeEvent`]s and the next deadline.
+//! Two machines, each for a thread of its own. [`Node`] is the packet path. In: packets from the device
+//! ([`Node::handle_packet`]), sealed frames from a carrier ([`Node::handle_frame`]), what the relay says of a peer
+//! ([`Node::handle_presence`]), a new roster, the passing of time. Out: datagrams appended to a [`TxQueue`], payloads for
+//! the device and for QUIC, [`NodeEvent`]s, [`Order`]s and the next deadline. [`Handshaker`] is everything else that
+//! carriers bring: it takes handshake messages and orders and gives [`Outcome`]s. [`Together`] joins the two on one thread.
 //!
-//! Map: `outbound.rs` and `inbound.rs` are a packet's two ways, one step a call; `peer.rs` keeps one peer's sessions,
-//! handshake and queue; `dial.rs` starts, answers and repeats handshakes; `rekey.rs` replaces keys in use; `timers.rs` is what happens when nothing
-//! does; `routes.rs` tells whom an address belongs to; `segment.rs` is the Ethernet switch of TAP mode.
+//! Map: `outbound.rs` and `inbound.rs` are a packet's two ways, one step a call; `peer.rs` keeps one peer's sessions and
+//! queue; `contact.rs` asks for handshakes and takes what they lead to; `mix.rs` brings the QUIC exporter into the keys;
+//! `rekey.rs` replaces keys in use; `early.rs` keeps frames whose keys are on their way; `timers.rs` is what happens when
+//! nothing does; `routes.rs` tells whom an address belongs to; `segment.rs` is the Ethernet switch of TAP mode;
+//! `handshaker.rs` and the files below it are handshakes.
 //!
 //! Invariants: no clock, socket or randomness inside; every table and queue is bounded; whatever is dropped has a
 //! [`DropReason`]; nothing a peer sends is an error of the node.
 
 mod bucket;
+mod contact;
 mod counters;
-mod dial;
+mod early;
+mod handshaker;
 mod inbound;
 mod index;
+mod mix;
 mod node;
+mod order;
 mod outbound;
+mod path;
 mod peer;
 mod rekey;
 mod routes;
 mod segment;
 mod snapshot;
 mod timers;
+mod together;
 mod tx;
 
 pub use counters::{Counters, DropReason};
-pub use node::{Link, Node, NodeConfig, NodeEvent, Now, Random};
+pub use handshaker::{Handshaker, HandshakerConfig};
+pub use index::{Number, Numbers};
+pub use node::{Delivery, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Random};
+pub use order::{Establishment, Order, Outcome};
+pub use path::Path;
 pub use rekey::Timings;
 pub use routes::Routes;
 pub use segment::mac_of;
 pub use snapshot::{PeerPhase, PeerSnapshot, SessionSnapshot, Snapshot};
+pub use together::Together;
 pub use tx::{Transmit, TxQueue};
 
 #[cfg(test)]

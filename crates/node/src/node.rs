@@ -2,27 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_identity::{HeadCache, ProofKind, Roster};
-use mesh_session::handshake::{Local, LocalClaims, Network, Purpose};
-use mesh_wire::handshake::Params;
+use mesh_identity::Roster;
+use mesh_session::PqProvider;
 use mesh_wire::roster::Leaf;
 use mesh_wire::{NetId, NodeId};
 
-use crate::bucket::{Bucket, Buckets};
 use crate::counters::Counters;
-use crate::dial::HalfOpen;
-use crate::index::{IndexTable, Owner};
+use crate::early::Early;
+use crate::index::{Numbers, Owners};
+use crate::order::Order;
 use crate::peer::Peer;
 use crate::rekey::Timings;
 use crate::routes::Routes;
 use crate::segment::Segment;
 use crate::tx::TxQueue;
 
-/// Lanes we grant a peer. One worker over one path uses one; the others are for a second path and more workers.
-const LANES: u8 = 4;
 /// Events kept until they are polled; beyond it the oldest is lost, as status shows the same.
 const EVENTS: usize = 256;
 
@@ -46,16 +44,24 @@ pub enum Link {
 
 /// What a node is made of.
 pub struct NodeConfig {
-    /// Its keys and libraries.
-    pub local: Local,
+    /// Its id.
+    pub own: NodeId,
+    /// ML-KEM, for rekeys.
+    pub provider: &'static dyn PqProvider,
     /// Its network.
     pub net: NetId,
-    /// The secret that all members share.
-    pub network_secret: zeroize::Zeroizing<[u8; 32]>,
     /// What the network carries.
     pub link: Link,
     /// The largest inner packet in bytes.
     pub mtu: u16,
+    /// Session numbers, shared with the handshaker.
+    pub numbers: Numbers,
+    /// Addresses at which peers may be reached without the relay, by name.
+    pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
+    /// User packets wait until the QUIC exporter is mixed into the keys.
+    pub hold_until_mixed: bool,
+    /// When keys are replaced.
+    pub timings: Timings,
 }
 
 /// Fills a slice with unpredictable bytes.
@@ -64,10 +70,23 @@ pub type Random = Box<dyn FnMut(&mut [u8]) + Send>;
 /// Something that happened, for people and for whoever waits for it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NodeEvent {
-    /// A session stands.
+    /// Both sides hold a session.
     Established {
         /// With whom.
         peer: NodeId,
+    },
+    /// A handshake led to a session; its keys wait for the exporter of the QUIC connection where `mixes` says so.
+    Session {
+        /// With whom.
+        peer: NodeId,
+        /// The session's id.
+        session: [u8; 16],
+        /// The hash of the peer's TLS public key.
+        tls_pin: [u8; 32],
+        /// Both sides hold the same QUIC connection and go on with it.
+        keeps_connection: bool,
+        /// [`Node::mix`] is awaited for this session.
+        mixes: bool,
     },
     /// A sealed ping came back.
     Pong {
@@ -78,71 +97,76 @@ pub enum NodeEvent {
         /// How long it took.
         rtt: Duration,
     },
-    /// The peer forgot its session or fell silent.
+    /// The last session with the peer ended for want of traffic.
+    Idle {
+        /// Who.
+        peer: NodeId,
+    },
+    /// The peer said goodbye or is no member any more.
     Lost {
         /// Who.
         peer: NodeId,
     },
 }
 
+/// What came for this node.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Delivery<'a> {
+    /// A packet for the device.
+    Packet(&'a [u8]),
+    /// A QUIC datagram of a peer.
+    Quic(NodeId, &'a [u8]),
+}
+
+/// The same as [`Delivery`], of a frame that had to wait for its keys.
+#[derive(Debug, PartialEq, Eq)]
+pub enum LateDelivery {
+    /// A packet for the device.
+    Packet(Vec<u8>),
+    /// A QUIC datagram of a peer.
+    Quic(NodeId, Vec<u8>),
+}
+
 /// The place of a peer in the node's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(pub(crate) usize);
 
-/// One node of one network.
+/// One node of one network: the packet path.
 pub struct Node {
     pub(crate) config: NodeConfig,
-    pub(crate) network: Network,
-    pub(crate) own: NodeId,
     pub(crate) roster: Arc<Roster>,
-    pub(crate) heads: HeadCache,
-    /// What we say in a RESPONSE, with the signed head of our roster.
-    pub(crate) claims: LocalClaims,
-    /// What we say in an ESTABLISHED to a peer whose roster is as new as ours.
-    pub(crate) short_claims: LocalClaims,
     pub(crate) peers: Vec<Peer>,
     pub(crate) by_id: BTreeMap<NodeId, Slot>,
     pub(crate) routes: Routes,
     pub(crate) segment: Segment,
-    pub(crate) indices: IndexTable,
-    pub(crate) half_open: BTreeMap<NodeId, HalfOpen>,
-    pub(crate) hellos: Buckets,
-    pub(crate) all_hellos: Bucket,
-    pub(crate) all_responses: Bucket,
+    pub(crate) owners: Owners,
+    pub(crate) early: Early,
+    pub(crate) late: VecDeque<LateDelivery>,
     pub(crate) deadlines: BTreeSet<(Instant, Slot)>,
-    pub(crate) timings: Timings,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<NodeEvent>,
+    pub(crate) orders: VecDeque<Order>,
     pub(crate) random: Random,
 }
 
 impl Node {
-    /// Makes a node that stands on `roster`; nothing is sent before a packet or a request asks for it.
+    /// Makes a node that stands on `roster`; nothing is sent before a packet or a request asks for it. Its handshaker
+    /// stands on the same roster.
     #[must_use]
     pub fn new(config: NodeConfig, roster: Arc<Roster>, random: Random) -> Self {
-        let network = Network::new(config.net, config.network_secret.clone(), Purpose::Member);
-        let own = config.local.identity.node_id();
-        let empty = LocalClaims { proof: Vec::new(), params: params(config.mtu, 0) };
         let mut node = Self {
-            network,
-            own,
             roster: Arc::clone(&roster),
-            heads: HeadCache::default(),
-            claims: empty.clone(),
-            short_claims: empty,
             peers: Vec::new(),
             by_id: BTreeMap::new(),
             routes: Routes::default(),
             segment: Segment::default(),
-            indices: IndexTable::default(),
-            half_open: BTreeMap::new(),
-            hellos: Buckets::default(),
-            all_hellos: Bucket::default(),
-            all_responses: Bucket::default(),
+            owners: Owners::default(),
+            early: Early::default(),
+            late: VecDeque::new(),
             deadlines: BTreeSet::new(),
-            timings: Timings::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
+            orders: VecDeque::new(),
             random,
             config,
         };
@@ -157,8 +181,10 @@ impl Node {
         for id in gone {
             if let Some(slot) = self.by_id.get(&id).copied() {
                 self.forget_sessions(slot, Some(tx));
+                self.event(NodeEvent::Lost { peer: id });
             }
         }
+        self.orders.push_back(Order::Roster(Arc::clone(&roster)));
         self.stand_on(roster);
     }
 
@@ -177,6 +203,17 @@ impl Node {
     /// Takes the oldest event. Poll after every `handle_*`.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
         self.events.pop_front()
+    }
+
+    /// Takes the next order for the handshaker. Poll after every `handle_*`.
+    pub fn poll_order(&mut self) -> Option<Order> {
+        self.orders.pop_front()
+    }
+
+    /// Takes the next packet or datagram that had to wait for its keys. Poll after [`Node::handle_outcome`] and
+    /// [`Node::mix`].
+    pub fn poll_late(&mut self) -> Option<LateDelivery> {
+        self.late.pop_front()
     }
 
     /// Returns when [`Node::handle_timeout`] is due. Poll after every `handle_*`.
@@ -208,12 +245,6 @@ impl Node {
         u64::from_le_bytes(bytes)
     }
 
-    pub(crate) fn random_nonce(&mut self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        (self.random)(&mut bytes);
-        bytes
-    }
-
     /// Rebuilds peers, routes and numbers for a roster. Peers that stay keep their sessions.
     fn stand_on(&mut self, roster: Arc<Roster>) {
         let mut before: BTreeMap<NodeId, Peer> =
@@ -221,16 +252,16 @@ impl Node {
         self.by_id.clear();
         self.deadlines.clear();
         self.segment = Segment::default();
-        self.segment.add_member(self.own, None);
+        self.segment.add_member(self.config.own, None);
         self.routes = Routes::default();
-        for leaf in roster.leaves().iter().filter(|leaf| leaf.node_id != self.own) {
+        for leaf in roster.leaves().iter().filter(|leaf| leaf.node_id != self.config.own) {
             let slot = Slot(self.peers.len());
             let mut peer = before
                 .remove(&leaf.node_id)
                 .unwrap_or_else(|| Peer::new(leaf.node_id, leaf.name.to_string()));
             peer.name = leaf.name.to_string();
-            for index in peer.indices() {
-                self.indices.assign(index, Owner::Peer(slot));
+            for live in &peer.sessions {
+                self.owners.set(live.number.get(), slot);
             }
             if let Some(at) = peer.armed {
                 self.deadlines.insert((at, slot));
@@ -240,19 +271,11 @@ impl Node {
             self.segment.add_member(leaf.node_id, Some(slot));
             self.peers.push(peer);
         }
-        for index in before.values().flat_map(Peer::indices) {
-            self.indices.release(index);
+        for live in before.values().flat_map(|peer| &peer.sessions) {
+            self.owners.remove(live.number.get());
         }
-        let params = params(self.config.mtu, roster.version());
-        let proof = |kind| roster.proof(&self.own, kind).map_or_else(Vec::new, |proof| proof.encode());
-        self.claims = LocalClaims { proof: proof(ProofKind::WithHead), params };
-        self.short_claims = LocalClaims { proof: proof(ProofKind::Bare), params };
         self.roster = roster;
     }
-}
-
-fn params(mtu: u16, roster_version: u64) -> Params {
-    Params { capabilities: 0, lanes: LANES, mtu, roster_version, tls_pin: [0; 32] }
 }
 
 fn add_routes(routes: &mut Routes, leaf: &Leaf, slot: Slot) {
@@ -266,7 +289,7 @@ fn add_routes(routes: &mut Routes, leaf: &Leaf, slot: Slot) {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
-            .field("own", &self.own)
+            .field("own", &self.config.own)
             .field("peers", &self.peers.len())
             .finish_non_exhaustive()
     }

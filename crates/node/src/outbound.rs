@@ -4,9 +4,11 @@ use std::time::Instant;
 
 use mesh_packet::{Ethernet, IpPacket};
 use mesh_session::Session;
+use mesh_wire::NodeId;
 use mesh_wire::control::Control;
 use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 
+use crate::contact::MIX_PATIENCE;
 use crate::counters::DropReason;
 use crate::node::{Link, Node, Now, Slot};
 use crate::segment::{Target, receiver};
@@ -56,8 +58,8 @@ impl Node {
 
     /// Seals a packet for a peer, or queues it and dials.
     pub(crate) fn send_packet(&mut self, now: Now, slot: Slot, packet: &[u8], tx: &mut TxQueue) {
-        let Some(at) = self.peers[slot.0].current() else {
-            return self.queue_packet(now, slot, packet, tx);
+        let Some(at) = self.data_session(slot) else {
+            return self.queue_packet(now, slot, packet);
         };
         let (kind, padded) = match self.config.link {
             Link::Ip => (PayloadKind::Ip, padded_len(packet.len(), usize::from(self.config.mtu))),
@@ -85,8 +87,9 @@ impl Node {
         message: &Control<'_>,
         tx: &mut TxQueue,
     ) -> bool {
-        let Some(at) = self.peers[slot.0].current() else { return false };
-        self.send_control_under(now, slot, at, message, tx)
+        let Some(at) = self.peers[slot.0].settled() else { return false };
+        let number = self.peers[slot.0].sessions[at].number.get();
+        self.send_control_under(now, slot, number, message, tx)
     }
 
     /// Seals a control message under one session of a peer.
@@ -94,12 +97,25 @@ impl Node {
         &mut self,
         now: Instant,
         slot: Slot,
-        at: usize,
+        number: u32,
         message: &Control<'_>,
         tx: &mut TxQueue,
     ) -> bool {
+        let Some(at) = self.peers[slot.0].position(number) else { return false };
         let bytes = message.encode();
         self.seal(now, slot, at, (PayloadKind::Control, &bytes, bytes.len()), tx)
+    }
+
+    /// Sends QUIC datagrams to a peer, each of `segment` bytes but the last; without a session they are dropped, and
+    /// QUIC repeats them. Poll for transmits afterwards.
+    pub fn handle_quic(&mut self, now: Now, peer: NodeId, payload: &[u8], segment: usize, tx: &mut TxQueue) {
+        let at = self.by_id.get(&peer).and_then(|slot| Some((*slot, self.peers[slot.0].settled()?)));
+        let Some((slot, at)) = at else { return self.counters.count(DropReason::NoSession) };
+        for datagram in payload.chunks(segment.max(1)) {
+            if !self.seal(now.instant, slot, at, (PayloadKind::Quic, datagram, datagram.len()), tx) {
+                self.counters.count(DropReason::KeyExhausted);
+            }
+        }
     }
 
     fn seal(
@@ -112,11 +128,11 @@ impl Node {
     ) -> bool {
         let peer = &mut self.peers[slot.0];
         let length = Session::frame_len(padded);
-        let frame = tx.frame(peer.id, length);
+        let frame = tx.frame(peer.path, length);
         frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + payload.len()].copy_from_slice(payload);
         let live = &mut peer.sessions[at];
         if live.session.seal(LANE, kind, frame).is_err() {
-            tx.cancel(peer.id, length);
+            tx.cancel(peer.path, length);
             return false;
         }
         live.last_used = now;
@@ -124,14 +140,18 @@ impl Node {
         true
     }
 
-    fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8], tx: &mut TxQueue) {
+    fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8]) {
         let dropped = self.peers[slot.0].queue.push(now.instant, packet);
         for _ in 0..dropped {
             self.counters.count(DropReason::QueueFull);
         }
         self.arm(slot, now.instant + crate::peer::QUEUE_AGE);
-        if self.peers[slot.0].dial.is_none() && self.peers[slot.0].online != Some(false) {
-            self.dial(now, slot, tx);
+        let peer = &self.peers[slot.0];
+        let mixes_soon = peer
+            .current()
+            .is_some_and(|at| now.instant.duration_since(peer.sessions[at].established) < MIX_PATIENCE);
+        if !peer.dialling && !mixes_soon && !self.paths(slot).is_empty() {
+            self.dial(slot);
         }
     }
 }

@@ -1,13 +1,14 @@
-//! One peer: its sessions, the handshake we lead with it, the packets that wait for it.
+//! One peer: its sessions, the way to it, the packets that wait for it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use mesh_session::Session;
-use mesh_session::handshake::{AwaitChallenge, AwaitEstablished, HandshakeError};
+use mesh_session::handshake::HandshakeError;
 use mesh_wire::NodeId;
 
-use crate::dial::RETRY_FIRST;
+use crate::index::Number;
+use crate::path::Path;
 use crate::rekey::{Follow, Lead};
 
 /// Packets that wait for a session, at most.
@@ -20,8 +21,8 @@ const PINGS: usize = 16;
 pub(crate) const QUEUE_AGE: Duration = Duration::from_secs(10);
 /// Within this time of each other, two sessions count as opened at once.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
-/// Sessions of one peer: the one in use, one before it, one on its way in.
-const SESSIONS: usize = 3;
+/// Sessions of one peer: the one in use, one before it, one on its way in, and what that one becomes once it is mixed.
+const SESSIONS: usize = 4;
 /// A session that is not the one in use stays receivable this long.
 pub(crate) const LINGER: Duration = Duration::from_secs(15);
 
@@ -32,8 +33,11 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// What the relay says; none while it said nothing.
     pub(crate) online: Option<bool>,
+    /// Where its frames go.
+    pub(crate) path: Path,
     pub(crate) sessions: Vec<Live>,
-    pub(crate) dial: Option<Dial>,
+    /// A handshake was asked for and has not ended.
+    pub(crate) dialling: bool,
     pub(crate) lead: Option<Lead>,
     pub(crate) follow: Option<Follow>,
     pub(crate) queue: Queue,
@@ -77,39 +81,33 @@ pub(crate) struct Traffic {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) session: Session,
+    /// Our number for it.
+    pub(crate) number: Number,
     /// Who sent the HELLO.
     pub(crate) initiator: NodeId,
     /// When the handshake ended that its keys descend from.
     pub(crate) handshake: Instant,
     pub(crate) established: Instant,
     pub(crate) last_used: Instant,
-    /// A frame of the peer arrived under it, or the peer's ESTABLISHED was verified.
+    /// It may carry data: a frame of the peer arrived under it, its answer was verified, or it was mixed.
     pub(crate) confirmed: bool,
+    /// The peer holds it for certain: as above, except for one that was mixed, which takes a frame of the peer.
+    pub(crate) heard: bool,
     /// Its initiator held another session or handshake with the responder when it was begun.
     pub(crate) crossed: bool,
+    /// The exporter of the QUIC connection is in its keys.
+    pub(crate) mixed: bool,
+    /// The exporter is awaited.
+    pub(crate) mixing: Option<Mixing>,
+    /// The hash of the peer's TLS public key, another one after each start of it.
+    pub(crate) tls_pin: [u8; 32],
 }
 
-/// A handshake we lead.
+/// The numbers of the session that follows once the exporter is there.
 #[derive(Debug)]
-pub(crate) struct Dial {
-    pub(crate) index: u32,
-    pub(crate) state: DialState,
-    /// When its last message was sent.
-    pub(crate) sent: Instant,
-    pub(crate) retry_at: Instant,
-    pub(crate) tries: u32,
-    pub(crate) give_up_at: Instant,
-    /// We said that we hold another session or handshake with the peer.
-    pub(crate) crossed: bool,
-}
-
-/// Where a handshake we lead stands.
-#[derive(Debug)]
-pub(crate) enum DialState {
-    /// HELLO is sent.
-    Hello(Box<AwaitChallenge>),
-    /// RESPONSE is sent.
-    Response(Box<AwaitEstablished>),
+pub(crate) struct Mixing {
+    pub(crate) number: Number,
+    pub(crate) remote: u32,
 }
 
 /// Packets that wait for a session, oldest first.
@@ -125,8 +123,9 @@ impl Peer {
             id,
             name,
             online: None,
+            path: Path::Relay(id),
             sessions: Vec::new(),
-            dial: None,
+            dialling: false,
             lead: None,
             follow: None,
             queue: Queue::default(),
@@ -146,7 +145,27 @@ impl Peer {
     /// Returns the session to send under: a confirmed one before one that is not; of two that crossed each other the
     /// one begun by the smaller node id, otherwise the newer.
     pub(crate) fn current(&self) -> Option<usize> {
-        (0..self.sessions.len()).reduce(|best, at| if self.better(at, best) { at } else { best })
+        self.best(|_| true)
+    }
+
+    /// Returns the best of the sessions that have the exporter in their keys.
+    pub(crate) fn mixed(&self) -> Option<usize> {
+        self.best(|live| live.mixed)
+    }
+
+    /// Returns the best of the sessions that the peer holds for certain; any other where there is none.
+    pub(crate) fn settled(&self) -> Option<usize> {
+        self.best(|live| live.heard).or_else(|| self.current())
+    }
+
+    /// Returns the places of the sessions that are needed; all others only receive what is late.
+    pub(crate) fn in_use(&self) -> [Option<usize>; 3] {
+        [self.current(), self.mixed(), self.settled()]
+    }
+
+    /// Tells whether a session stands that is not in doubt.
+    pub(crate) fn holds_session(&self) -> bool {
+        !self.sessions.is_empty() && !self.doubted
     }
 
     /// Adds a session and returns the number of one that had to go.
@@ -154,23 +173,14 @@ impl Peer {
     pub(crate) fn add_session(&mut self, live: Live) -> Option<u32> {
         let mut evicted = None;
         if self.sessions.len() == SESSIONS {
-            let current = self.current();
+            let in_use = self.in_use();
             let oldest = (0..self.sessions.len())
-                .filter(|at| Some(*at) != current)
+                .filter(|at| !in_use.contains(&Some(*at)))
                 .min_by_key(|at| self.sessions[*at].established);
-            evicted = oldest.map(|at| self.sessions.remove(at).session.local_index());
+            evicted = oldest.map(|at| self.sessions.remove(at).number.get());
         }
         self.sessions.push(live);
         evicted
-    }
-
-    /// Tells whether a peer that is there now should be dialled at once: packets wait, or an attempt has waited for an
-    /// answer long enough to count as lost. One that was just sent is left alone.
-    pub(crate) fn wants_dial(&self, now: Instant) -> bool {
-        match &self.dial {
-            Some(dial) => now.duration_since(dial.sent) >= RETRY_FIRST,
-            None => !self.queue.is_empty(),
-        }
     }
 
     /// Remembers a ping that was sent.
@@ -189,15 +199,13 @@ impl Peer {
 
     /// Returns the place of the session with this number.
     pub(crate) fn position(&self, index: u32) -> Option<usize> {
-        self.sessions.iter().position(|live| live.session.local_index() == index)
+        self.sessions.iter().position(|live| live.number.get() == index)
     }
 
-    /// Returns the numbers of all sessions and of the handshake under way.
-    pub(crate) fn indices(&self) -> Vec<u32> {
-        let sessions = self.sessions.iter().map(|live| live.session.local_index());
-        let dial = self.dial.as_ref().map(|dial| dial.index);
-        let lead = self.lead.as_ref().map(Lead::index);
-        sessions.chain(dial).chain(lead).collect()
+    fn best(&self, eligible: impl Fn(&Live) -> bool) -> Option<usize> {
+        (0..self.sessions.len())
+            .filter(|at| eligible(&self.sessions[*at]))
+            .reduce(|best, at| if self.better(at, best) { at } else { best })
     }
 
     fn better(&self, at: usize, than: usize) -> bool {
@@ -221,16 +229,27 @@ impl Peer {
 }
 
 impl Live {
-    /// Returns the session that follows this one with fresh keys.
-    pub(crate) fn rekeyed(&self, session: Session, now: Instant, confirmed: bool) -> Self {
+    /// Returns the session that follows this one with other keys.
+    pub(crate) fn followed_by(
+        &self,
+        session: Session,
+        number: Number,
+        now: Instant,
+        confirmed: bool,
+    ) -> Self {
         Self {
             session,
+            number,
             initiator: self.initiator,
             handshake: self.handshake,
             established: now,
             last_used: now,
             confirmed,
+            heard: confirmed,
             crossed: self.crossed,
+            mixed: self.mixed,
+            mixing: None,
+            tls_pin: self.tls_pin,
         }
     }
 }

@@ -10,7 +10,7 @@ use mesh_session::Rekey;
 use mesh_wire::control::{Control, Half, REKEY_PART, RekeyPart};
 
 use crate::counters::DropReason;
-use crate::index::Owner;
+use crate::index::Number;
 use crate::node::{Node, Now, Slot};
 use crate::tx::TxQueue;
 
@@ -37,6 +37,8 @@ pub(crate) struct Lead {
     /// Our number of the session that is rekeyed.
     under: u32,
     rekey: Rekey,
+    /// Our number for the next session.
+    number: Number,
     answer: Halves,
     tries: u32,
     pub(crate) retry_at: Instant,
@@ -74,47 +76,40 @@ impl Default for Timings {
 }
 
 impl Node {
-    /// Replaces the timings, for tests that cannot wait.
-    #[must_use]
-    pub fn with_timings(mut self, timings: Timings) -> Self {
-        self.timings = timings;
-        self
-    }
-
     /// Leads a rekey or a handshake when the session that just sent is old enough.
     pub(crate) fn renew_keys(&mut self, now: Now, slot: Slot, at: usize, tx: &mut TxQueue) {
         let peer = &self.peers[slot.0];
         let live = &peer.sessions[at];
         let age = now.instant.duration_since(live.established);
-        let due = now.instant.duration_since(live.handshake) > self.timings.handshake;
-        if peer.dial.is_none() && (due || age >= self.timings.urgent()) {
-            return self.dial(now, slot, tx);
+        let due = now.instant.duration_since(live.handshake) > self.config.timings.handshake;
+        if !peer.dialling && (due || age >= self.config.timings.urgent()) {
+            return self.dial(slot);
         }
-        let patience = if live.initiator == self.own { Duration::ZERO } else { RESPONDER_WAITS };
-        let index = live.session.local_index();
+        let patience = if live.initiator == self.config.own { Duration::ZERO } else { RESPONDER_WAITS };
+        let index = live.number.get();
         let under_way =
             peer.lead.is_some() || peer.follow.as_ref().is_some_and(|follow| follow.under == index);
-        if !under_way && age >= self.timings.rekey + patience {
+        if !under_way && age >= self.config.timings.rekey + patience {
             self.lead_rekey(now, slot, at, tx);
         }
     }
 
     fn lead_rekey(&mut self, now: Now, slot: Slot, at: usize, tx: &mut TxQueue) {
-        let Some(index) = self.indices.allocate(Owner::Peer(slot)) else {
+        let Some(number) = self.config.numbers.allocate() else {
             return self.counters.count(DropReason::TableFull);
         };
-        let session = &self.peers[slot.0].sessions[at].session;
-        let Ok(rekey) = session.lead_rekey(self.config.local.provider, index) else {
+        let peer = &mut self.peers[slot.0];
+        let live = &peer.sessions[at];
+        let Ok(rekey) = live.session.lead_rekey(self.config.provider, number.get()) else {
             // The chain has moved on with an answer that never came: only a handshake helps.
-            self.indices.release(index);
-            if self.peers[slot.0].dial.is_none() {
-                self.dial(now, slot, tx);
+            if !peer.dialling {
+                self.dial(slot);
             }
             return;
         };
-        let under = session.local_index();
+        let under = live.number.get();
         let retry_at = now.instant + RETRY;
-        self.peers[slot.0].lead = Some(Lead { under, rekey, answer: Halves::default(), tries: 1, retry_at });
+        peer.lead = Some(Lead { under, rekey, number, answer: Halves::default(), tries: 1, retry_at });
         self.arm(slot, retry_at);
         self.send_offer(now.instant, slot, tx);
     }
@@ -128,9 +123,9 @@ impl Node {
             lead.retry_at = now.instant + RETRY;
             return self.send_offer(now.instant, slot, tx);
         }
-        self.stop_lead(slot);
-        if self.peers[slot.0].dial.is_none() {
-            self.dial(now, slot, tx);
+        self.peers[slot.0].lead = None;
+        if !self.peers[slot.0].dialling {
+            self.dial(slot);
         }
     }
 
@@ -145,12 +140,11 @@ impl Node {
         let peer = &mut self.peers[slot.0];
         let Some(at) = peer.position(under) else { return };
         if peer.lead.as_ref().is_some_and(|lead| lead.under == under) {
-            if peer.sessions[at].initiator == self.own {
+            if peer.sessions[at].initiator == self.config.own {
                 return;
             }
-            self.stop_lead(slot);
+            peer.lead = None;
         }
-        let peer = &mut self.peers[slot.0];
         if peer.follow.as_ref().is_none_or(|follow| follow.under != under || follow.id != part.id) {
             let answered =
                 peer.follow.as_ref().is_some_and(|follow| follow.under == under && follow.answer.is_some());
@@ -189,10 +183,10 @@ impl Node {
         };
         let Some(answer) = lead.answer.put(part) else { return };
         let live = &mut peer.sessions[at];
-        match live.session.finish_rekey(self.config.local.provider, &lead.rekey, &answer) {
+        match live.session.finish_rekey(self.config.provider, &lead.rekey, &answer) {
             Ok(session) => {
-                peer.lead = None;
-                let next = live.rekeyed(session, now.instant, true);
+                let Some(Lead { number, .. }) = peer.lead.take() else { return };
+                let next = live.followed_by(session, number, now.instant, true);
                 self.push_session(now, slot, next);
                 // Tells the follower that it may send under the new keys.
                 self.ping_slot(now.instant, slot, tx);
@@ -201,25 +195,18 @@ impl Node {
         }
     }
 
-    pub(crate) fn stop_lead(&mut self, slot: Slot) {
-        if let Some(lead) = self.peers[slot.0].lead.take() {
-            self.indices.release(lead.rekey.index());
-        }
-    }
-
     fn follow(&mut self, now: Now, slot: Slot, at: usize, offer: &[u8]) {
-        let Some(index) = self.indices.allocate(Owner::Peer(slot)) else {
+        let Some(number) = self.config.numbers.allocate() else {
             return self.counters.count(DropReason::TableFull);
         };
         let peer = &mut self.peers[slot.0];
         let live = &mut peer.sessions[at];
-        let Ok((session, answer)) = live.session.follow_rekey(self.config.local.provider, offer, index)
+        let Ok((session, answer)) = live.session.follow_rekey(self.config.provider, offer, number.get())
         else {
             peer.follow = None;
-            self.indices.release(index);
             return self.counters.count(DropReason::HandshakeRefused);
         };
-        let next = live.rekeyed(session, now.instant, false);
+        let next = live.followed_by(session, number, now.instant, false);
         if let Some(follow) = &mut peer.follow {
             follow.answer = Some(answer);
         }
@@ -243,16 +230,7 @@ impl Node {
     }
 
     fn send_under(&mut self, now: Instant, slot: Slot, under: u32, message: &Control<'_>, tx: &mut TxQueue) {
-        if let Some(at) = self.peers[slot.0].position(under) {
-            self.send_control_under(now, slot, at, message, tx);
-        }
-    }
-}
-
-impl Lead {
-    /// Returns our number for the next session.
-    pub(crate) const fn index(&self) -> u32 {
-        self.rekey.index()
+        self.send_control_under(now, slot, under, message, tx);
     }
 }
 

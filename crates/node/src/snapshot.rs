@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use mesh_wire::NodeId;
 
-use crate::counters::DropReason;
+use crate::counters::{Counters, DropReason};
 use crate::node::Node;
+use crate::path::Path;
 use crate::peer::Peer;
 
 /// A node at one moment.
@@ -28,6 +29,8 @@ pub struct PeerSnapshot {
     pub name: String,
     /// Whether the relay says that it is connected.
     pub online: Option<bool>,
+    /// Where frames to it go.
+    pub path: Path,
     /// What we do about it.
     pub phase: PeerPhase,
     /// The session in use.
@@ -53,6 +56,8 @@ pub struct SessionSnapshot {
     pub age: Duration,
     /// How old the keys in use are.
     pub key_age: Duration,
+    /// The exporter of the QUIC connection is in the keys.
+    pub mixed: bool,
 }
 
 /// What a node does about a peer.
@@ -67,32 +72,34 @@ pub enum PeerPhase {
 }
 
 impl Node {
-    /// Returns what status shows.
+    /// Returns what status shows; `handshakes` is what the handshaker dropped.
     #[must_use]
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
+    pub fn snapshot(&self, now: Instant, handshakes: &Counters) -> Snapshot {
         Snapshot {
             peers: self.peers.iter().map(|peer| peer_snapshot(peer, now)).collect(),
-            drops: self.counters.iter().collect(),
+            drops: self.counters.plus(handshakes).iter().collect(),
             roster_version: self.roster.version(),
         }
     }
 }
 
 fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
-    let session = peer.current().map(|at| &peer.sessions[at]);
+    let session = peer.mixed().or_else(|| peer.current()).map(|at| &peer.sessions[at]);
     PeerSnapshot {
         id: peer.id,
         name: peer.name.clone(),
         online: peer.online,
-        phase: match (session, &peer.dial) {
+        path: peer.path,
+        phase: match (session, peer.dialling) {
             (Some(_), _) => PeerPhase::Established,
-            (None, Some(_)) => PeerPhase::Handshaking,
-            (None, None) => PeerPhase::Idle,
+            (None, true) => PeerPhase::Handshaking,
+            (None, false) => PeerPhase::Idle,
         },
         session: session.map(|live| SessionSnapshot {
             id: live.session.id(),
             age: now.duration_since(live.handshake),
             key_age: now.duration_since(live.established),
+            mixed: live.mixed,
         }),
         rtt: peer.rtt,
         since_received: peer.last_received.map(|at| now.duration_since(at)),

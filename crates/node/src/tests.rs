@@ -1,7 +1,7 @@
 //! Two and three nodes in one process, with a clock of our own and a carrier that tests may cut, drop and reorder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use mesh_identity::{Identity, NewMember, Roster, RosterDraft, UnixSeconds, defau
 use mesh_session::handshake::Local;
 use mesh_session::{AeadKind, ProviderKind};
 use mesh_wire::NodeId;
+use mesh_wire::fragment::FRAGMENT;
 use mesh_wire::roster::{Link as WireLink, RosterSettings};
 use zeroize::Zeroizing;
 
@@ -22,9 +23,17 @@ struct World {
     root: Identity,
     roster: Arc<Roster>,
     identities: BTreeMap<NodeId, Arc<Identity>>,
-    nodes: BTreeMap<NodeId, Node>,
+    nodes: BTreeMap<NodeId, Together>,
     ids: Vec<NodeId>,
     link: Link,
+    /// Sessions are mixed with the exporter of a connection that always stands.
+    mixes: bool,
+    timings: Timings,
+    /// How often a node was started, so that each start has a pin of its own.
+    starts: u8,
+    /// Peers know each other's UDP addresses; the relay may be gone.
+    udp: bool,
+    relay: bool,
     /// Nodes that the carrier does not reach.
     cut: BTreeSet<NodeId>,
     delivered: BTreeMap<NodeId, Vec<Vec<u8>>>,
@@ -44,6 +53,11 @@ fn member(name: &str) -> NewMember {
 
 impl World {
     fn new(count: usize, link: Link) -> Self {
+        Self::made(count, link, |_| {})
+    }
+
+    /// Makes a world that `change` has changed before its nodes start.
+    fn made(count: usize, link: Link, change: impl FnOnce(&mut Self)) -> Self {
         let root = Identity::generate().unwrap();
         let identities: Vec<_> = (0..count).map(|_| Arc::new(Identity::generate().unwrap())).collect();
         let ids: Vec<NodeId> = identities.iter().map(|identity| identity.node_id()).collect();
@@ -67,11 +81,17 @@ impl World {
             nodes: BTreeMap::new(),
             ids: ids.clone(),
             link,
+            mixes: false,
+            timings: Timings::default(),
+            starts: 0,
+            udp: false,
+            relay: true,
             cut: BTreeSet::new(),
             delivered: BTreeMap::new(),
             events: BTreeMap::new(),
             datagrams: 0,
         };
+        change(&mut world);
         for id in ids {
             world.start(id, Arc::clone(&roster));
         }
@@ -80,25 +100,62 @@ impl World {
 
     /// Starts a node, or starts it anew without memory of its sessions.
     fn start(&mut self, id: NodeId, roster: Arc<Roster>) {
+        self.starts += 1;
+        let numbers = Numbers::default();
+        let endpoints = self.ids.iter().filter(|peer| self.udp && **peer != id);
         let config = NodeConfig {
+            own: id,
+            provider: ProviderKind::AwsLc.provider(),
+            net: self.root.net_id(),
+            link: self.link,
+            mtu: 1420,
+            numbers: numbers.clone(),
+            endpoints: endpoints.map(|peer| (self.name(*peer), vec![self.udp_address(*peer)])).collect(),
+            hold_until_mixed: self.mixes,
+            timings: self.timings,
+        };
+        let handshaker = HandshakerConfig {
             local: Local {
                 identity: Arc::clone(&self.identities[&id]),
                 provider: ProviderKind::AwsLc.provider(),
-                aead: AeadKind::AwsLc,
+                aead: AeadKind::AwsLc.provider(),
             },
             net: self.root.net_id(),
             network_secret: Zeroizing::new([7; 32]),
-            link: self.link,
             mtu: 1420,
+            tls_pin: if self.mixes { [self.starts; 32] } else { [0; 32] },
+            numbers,
         };
         let mut state = u64::from_le_bytes(id.0[..8].try_into().unwrap());
-        let random = Box::new(move |bytes: &mut [u8]| {
+        let random = move |bytes: &mut [u8]| {
             for byte in bytes {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 *byte = state.to_le_bytes()[7];
             }
-        });
-        self.nodes.insert(id, Node::new(config, roster, random));
+        };
+        let node = Node::new(config, Arc::clone(&roster), Box::new(random));
+        let handshaker = Handshaker::new(handshaker, roster, Box::new(random));
+        self.nodes.insert(id, Together { node, handshaker });
+    }
+
+    fn name(&self, id: NodeId) -> String {
+        self.roster.leaf(&id).unwrap().name.to_string()
+    }
+
+    fn udp_address(&self, id: NodeId) -> SocketAddr {
+        let host = self.ids.iter().position(|known| *known == id).unwrap();
+        (Ipv4Addr::new(192, 0, 2, u8::try_from(host).unwrap()), 4747).into()
+    }
+
+    /// Returns whom a path leads to, and the path that he sees.
+    fn resolve(&self, from: NodeId, to: Path) -> Option<(NodeId, Path)> {
+        match to {
+            Path::Relay(to) => self.relay.then_some((to, Path::Relay(from))),
+            Path::Udp(address) => {
+                let to = self.ids.iter().find(|id| self.udp_address(**id) == address)?;
+                Some((*to, Path::Udp(self.udp_address(from))))
+            }
+        }
     }
 
     fn now(&self) -> Now {
@@ -108,7 +165,7 @@ impl World {
     fn with(&mut self, id: NodeId, act: impl FnOnce(&mut Node, Now, &mut TxQueue)) {
         let mut tx = TxQueue::new();
         let now = self.now();
-        act(self.nodes.get_mut(&id).unwrap(), now, &mut tx);
+        self.nodes.get_mut(&id).unwrap().with_node(now, &mut tx, |node, tx| act(node, now, tx));
         self.carry(id, tx);
     }
 
@@ -118,19 +175,12 @@ impl World {
         while let Some((from, mut tx)) = waiting.pop() {
             while let Some(mut transmit) = tx.pop() {
                 self.datagrams += 1;
-                if self.cut.contains(&from) || self.cut.contains(&transmit.to) {
+                let Some((to, path)) = self.resolve(from, transmit.to) else { continue };
+                if self.cut.contains(&from) || self.cut.contains(&to) {
                     continue;
                 }
-                let now = self.now();
-                let Some(node) = self.nodes.get_mut(&transmit.to) else { continue };
-                let mut answer = TxQueue::new();
-                let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
-                for datagram in transmit.payload.chunks_mut(segment) {
-                    if let Some(packet) = node.handle_datagram(now, from, datagram, &mut answer) {
-                        self.delivered.entry(transmit.to).or_default().push(packet.to_vec());
-                    }
-                }
-                waiting.insert(0, (transmit.to, answer));
+                let answer = self.hand_over(to, path, &mut transmit);
+                waiting.insert(0, (to, answer));
             }
             self.collect(from);
         }
@@ -139,8 +189,35 @@ impl World {
         }
     }
 
+    /// Gives a message to a node and returns what it sends.
+    fn hand_over(&mut self, to: NodeId, path: Path, transmit: &mut Transmit) -> TxQueue {
+        let (now, mut answer) = (self.now(), TxQueue::new());
+        let Some(node) = self.nodes.get_mut(&to) else { return answer };
+        let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
+        for datagram in transmit.payload.chunks_mut(segment) {
+            for delivered in node.handle_datagram(now, path, datagram, &mut answer) {
+                let LateDelivery::Packet(packet) = delivered else { panic!("nobody sends QUIC here") };
+                self.delivered.entry(to).or_default().push(packet);
+            }
+        }
+        answer
+    }
+
+    /// Takes the events of a node; a session that is to be mixed is, once its peer has it too.
     fn collect(&mut self, id: NodeId) {
-        while let Some(event) = self.nodes.get_mut(&id).and_then(Node::poll_event) {
+        while let Some(event) = self.nodes.get_mut(&id).and_then(|node| node.node.poll_event()) {
+            if let NodeEvent::Session { peer, session, mixes: true, .. } = event {
+                let exporter = Zeroizing::new([session[0]; 64]);
+                let mut tx = TxQueue::new();
+                let now = self.now();
+                let node = self.nodes.get_mut(&id).unwrap();
+                node.with_node(now, &mut tx, |node, tx| node.mix(now, peer, session, &exporter, tx));
+                while let Some(late) = node.node.poll_late() {
+                    let LateDelivery::Packet(packet) = late else { panic!("nobody sends QUIC here") };
+                    self.delivered.entry(id).or_default().push(packet);
+                }
+                self.carry(id, tx);
+            }
             self.events.entry(id).or_default().push(event);
         }
     }
@@ -148,12 +225,15 @@ impl World {
     /// Lets time pass, timer by timer.
     fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some(at) = self.nodes.values().filter_map(Node::poll_timeout).min().filter(|at| *at <= end)
+        while let Some(at) =
+            self.nodes.values().filter_map(Together::poll_timeout).min().filter(|at| *at <= end)
         {
             self.now = self.now.max(at);
             for id in self.ids.clone() {
                 if self.nodes[&id].poll_timeout().is_some_and(|at| at <= self.now) {
-                    self.with(id, |node, now, tx| node.handle_timeout(now, tx));
+                    let (now, mut tx) = (self.now(), TxQueue::new());
+                    self.nodes.get_mut(&id).unwrap().handle_timeout(now, &mut tx);
+                    self.carry(id, tx);
                 }
             }
         }
@@ -178,12 +258,17 @@ impl World {
     }
 
     fn drops(&self, id: NodeId, reason: DropReason) -> u64 {
-        self.nodes[&id].counters().get(reason)
+        let node = &self.nodes[&id];
+        node.node.counters().plus(node.handshaker.counters()).get(reason)
+    }
+
+    fn snapshot(&self, id: NodeId) -> Snapshot {
+        let node = &self.nodes[&id];
+        node.node.snapshot(self.now, node.handshaker.counters())
     }
 
     fn session(&self, at: NodeId, with: NodeId) -> Option<[u8; 16]> {
-        let snapshot = self.nodes[&at].snapshot(self.now);
-        snapshot.peers.iter().find(|peer| peer.id == with)?.session.map(|session| session.id)
+        self.snapshot(at).peers.iter().find(|peer| peer.id == with)?.session.map(|session| session.id)
     }
 }
 
@@ -270,8 +355,11 @@ fn simultaneous_open_settles_on_one_session() {
     let [a, b] = [world.ids[0], world.ids[1]];
     let (mut from_a, mut from_b) = (TxQueue::new(), TxQueue::new());
     let (to_b, to_a, now) = (world.packet(a, b, 1), world.packet(b, a, 2), world.now());
-    world.nodes.get_mut(&a).unwrap().handle_packet(now, &to_b, &mut from_a);
-    world.nodes.get_mut(&b).unwrap().handle_packet(now, &to_a, &mut from_b);
+    let sends = |node: &mut Together, packet: &[u8], tx: &mut TxQueue| {
+        node.with_node(now, tx, |node, tx| node.handle_packet(now, packet, tx));
+    };
+    sends(world.nodes.get_mut(&a).unwrap(), &to_b, &mut from_a);
+    sends(world.nodes.get_mut(&b).unwrap(), &to_a, &mut from_b);
     world.carry(a, from_a);
     world.carry(b, from_b);
     assert_eq!((world.got(b).len(), world.got(a).len()), (1, 1));
@@ -292,9 +380,9 @@ fn presence_does_not_disturb_a_handshake_under_way() {
     let [a, b] = [world.ids[0], world.ids[1]];
     let (mut tx, now, packet) = (TxQueue::new(), world.now(), world.packet(a, b, 1));
     let node = world.nodes.get_mut(&a).unwrap();
-    node.handle_packet(now, &packet, &mut tx);
+    node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
     let hello = tx.pop().unwrap();
-    node.handle_presence(now, b, true, &mut tx);
+    node.with_node(now, &mut tx, |node, tx| node.handle_presence(now, b, true, tx));
     assert!(tx.pop().is_none(), "the HELLO on its way is not replaced");
     let mut later = TxQueue::new();
     later.message(hello.to, &hello.payload);
@@ -307,8 +395,8 @@ fn dial_that_waits_is_repeated_when_the_peer_comes() {
     let mut world = World::new(2, Link::Ip);
     let [a, b] = [world.ids[0], world.ids[1]];
     world.cut.insert(b);
-    world.with(a, |node, now, tx| {
-        node.connect(now, b, tx);
+    world.with(a, |node, _, _| {
+        node.connect(b);
     });
     world.pass(Duration::from_secs(20));
     world.cut.clear();
@@ -373,7 +461,7 @@ fn keys_are_replaced_under_traffic_without_a_loss() {
     world.got(b);
     let (lost, keys) = stream(&mut world, [a, b], 1000);
     assert_eq!((lost, keys), (0, 9));
-    let snapshot = world.nodes[&a].snapshot(world.now);
+    let snapshot = world.snapshot(a);
     let session = snapshot.peers[0].session.unwrap();
     assert!(session.age >= Duration::from_secs(1000) && session.key_age <= Duration::from_secs(121));
 }
@@ -397,25 +485,23 @@ fn one_way_traffic_is_rekeyed_by_whoever_sends() {
     }
 }
 
+/// Keys that are replaced often.
+const SHORT: Timings = Timings {
+    rekey: Duration::from_secs(12),
+    reject: Duration::from_secs(40),
+    handshake: Duration::from_secs(60),
+};
+
 #[test]
 fn hourly_handshake_replaces_the_chain_without_a_loss() {
-    let mut world = World::new(2, Link::Ip);
+    let mut world = World::made(2, Link::Ip, |world| world.timings = SHORT);
     let [a, b] = [world.ids[0], world.ids[1]];
-    let short = Timings {
-        rekey: Duration::from_secs(12),
-        reject: Duration::from_secs(40),
-        handshake: Duration::from_secs(60),
-    };
-    for id in [a, b] {
-        let node = world.nodes.remove(&id).unwrap().with_timings(short);
-        world.nodes.insert(id, node);
-    }
     world.send(a, b, 0);
     world.got(b);
     let (lost, keys) = stream(&mut world, [a, b], 300);
     assert_eq!(lost, 0);
     assert!(keys > 20, "{keys} keys");
-    let age = world.nodes[&a].snapshot(world.now).peers[0].session.unwrap().age;
+    let age = world.snapshot(a).peers[0].session.unwrap().age;
     assert!(age <= Duration::from_secs(61), "{age:?}");
 }
 
@@ -456,7 +542,7 @@ fn late_goodbye_does_not_end_the_session_after_it() {
     let [a, b] = [world.ids[0], world.ids[1]];
     world.send(a, b, 1);
     let mut goodbye = TxQueue::new();
-    world.nodes.get_mut(&b).unwrap().close(&mut goodbye);
+    world.nodes.get_mut(&b).unwrap().node.close(&mut goodbye);
     world.start(b, Arc::clone(&world.roster));
     world.send(b, a, 2);
     world.carry(b, goodbye);
@@ -471,13 +557,18 @@ fn flood_of_hellos_is_limited_and_an_honest_peer_gets_through() {
     let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
     let mut hello = TxQueue::new();
     let (now, packet) = (world.now(), world.packet(c, b, 1));
-    world.nodes.get_mut(&c).unwrap().handle_packet(now, &packet, &mut hello);
+    let node = world.nodes.get_mut(&c).unwrap();
+    node.with_node(now, &mut hello, |node, tx| node.handle_packet(now, &packet, tx));
     let hello = hello.pop().unwrap().payload;
     let mut answers = TxQueue::new();
     for _ in 0..500 {
-        world.nodes.get_mut(&b).unwrap().handle_datagram(now, c, &mut hello.clone(), &mut answers);
+        let node = world.nodes.get_mut(&b).unwrap();
+        node.handle_datagram(now, Path::Relay(c), &mut hello.clone(), &mut answers);
     }
-    assert_eq!(std::iter::from_fn(|| answers.pop()).count(), 20);
+    // 20 answers; and cookies once 200 in a second are more than what counts as calm.
+    let lengths: Vec<usize> = std::iter::from_fn(|| answers.pop()).map(|sent| sent.payload.len()).collect();
+    assert_eq!(lengths.iter().filter(|length| **length == 1668).count(), 20);
+    assert_eq!(lengths.iter().filter(|length| **length == 64).count(), 300);
     assert_eq!(world.drops(b, DropReason::RateLimited), 480);
     world.send(a, b, 1);
     assert_eq!(world.got(b).len(), 1);
@@ -603,9 +694,9 @@ fn lost_messages_are_made_up_for() {
         let mut world = World::new(2, Link::Ip);
         let [a, b] = [world.ids[0], world.ids[1]];
         let packet = world.packet(a, b, 1);
-        let mut tx = TxQueue::new();
-        let now = world.now();
-        world.nodes.get_mut(&a).unwrap().handle_packet(now, &packet, &mut tx);
+        let (mut tx, now) = (TxQueue::new(), world.now());
+        let node = world.nodes.get_mut(&a).unwrap();
+        node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
         // Message by message, losing the one with this number.
         let mut waiting = vec![(a, tx)];
         let mut number = 0;
@@ -615,15 +706,9 @@ fn lost_messages_are_made_up_for() {
                 if number == lost + 1 {
                     continue;
                 }
-                let mut answer = TxQueue::new();
-                let node = world.nodes.get_mut(&transmit.to).unwrap();
-                let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
-                for datagram in transmit.payload.chunks_mut(segment) {
-                    if let Some(packet) = node.handle_datagram(now, from, datagram, &mut answer) {
-                        world.delivered.entry(transmit.to).or_default().push(packet.to_vec());
-                    }
-                }
-                waiting.push((transmit.to, answer));
+                let (to, path) = world.resolve(from, transmit.to).unwrap();
+                let answer = world.hand_over(to, path, &mut transmit);
+                waiting.push((to, answer));
             }
         }
         world.pass(Duration::from_secs(20));
@@ -693,4 +778,185 @@ fn ethernet_member_cannot_claim_anothers_overlay_address() {
     }
     assert_eq!(world.got(b), [own, outside]);
     assert_eq!(world.drops(b, DropReason::SourceNotAllowed), 1);
+}
+
+fn mixing(count: usize) -> World {
+    World::made(count, Link::Ip, |world| (world.mixes, world.timings) = (true, SHORT))
+}
+
+#[test]
+fn packets_wait_until_the_exporter_is_in_the_keys() {
+    let mut world = mixing(2);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    assert_eq!(world.got(b).len(), 1);
+    let session = world.snapshot(a).peers[0].session.unwrap();
+    assert!(session.mixed);
+    assert_eq!(world.session(a, b), world.session(b, a));
+    let named =
+        |event: &NodeEvent| matches!(event, NodeEvent::Session { session: id, .. } if *id == session.id);
+    assert!(!world.events[&a].iter().any(named), "packets go under the session that follows");
+}
+
+#[test]
+fn mixed_keys_are_replaced_under_traffic_without_a_loss() {
+    let mut world = mixing(2);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 0);
+    world.got(b);
+    let (lost, keys) = stream(&mut world, [a, b], 300);
+    assert_eq!(lost, 0);
+    assert!(keys > 20, "{keys} keys");
+    let session = world.snapshot(a).peers[0].session.unwrap();
+    assert!(session.mixed && session.age <= Duration::from_secs(61), "{session:?}");
+}
+
+#[test]
+fn new_pin_tells_that_the_peer_was_started_anew() {
+    let mut world = mixing(2);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    world.start(b, Arc::clone(&world.roster));
+    world.send(b, a, 2);
+    world.got(b);
+    world.send(a, b, 3);
+    assert_eq!(world.got(b).len(), 1, "the old session is not used any more");
+}
+
+#[test]
+fn handshake_over_udp_needs_no_relay() {
+    let mut world = World::made(2, Link::Ip, |world| {
+        (world.mixes, world.udp, world.relay) = (true, true, false);
+    });
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.send(a, b, 1);
+    assert_eq!(world.got(b).len(), 1);
+    world.send(b, a, 2);
+    assert_eq!(world.got(a).len(), 1);
+    let address = world.udp_address(b);
+    assert_eq!(world.snapshot(a).peers[0].path, Path::Udp(address));
+    world.pass(Duration::from_secs(30));
+    world.datagrams = 0;
+    world.pass(Duration::from_secs(100));
+    assert_eq!(world.datagrams, 0, "nothing is repeated once all arrived");
+}
+
+#[test]
+fn lost_fragments_are_made_up_for() {
+    for lost in 0..60 {
+        let mut world = World::made(2, Link::Ip, |world| (world.udp, world.relay) = (true, false));
+        let [a, b] = [world.ids[0], world.ids[1]];
+        let (mut tx, now, packet) = (TxQueue::new(), world.now(), world.packet(a, b, 1));
+        let node = world.nodes.get_mut(&a).unwrap();
+        node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
+        let mut waiting = vec![(a, tx)];
+        let mut number = 0;
+        while let Some((from, mut tx)) = waiting.pop() {
+            while let Some(mut transmit) = tx.pop() {
+                let Some((to, path)) = world.resolve(from, transmit.to) else { continue };
+                number += u32::from(transmit.payload[0] == FRAGMENT);
+                // Two neighbours, so that a message and its repetition are hit, too.
+                if transmit.payload[0] == FRAGMENT && (number == lost + 1 || number == lost + 2) {
+                    continue;
+                }
+                let answer = world.hand_over(to, path, &mut transmit);
+                waiting.push((to, answer));
+            }
+        }
+        world.pass(Duration::from_millis(900));
+        assert_eq!(world.got(b).len(), 1, "datagrams {lost} and the next lost");
+    }
+}
+
+#[test]
+fn unproven_address_gets_no_more_bytes_than_it_sent() {
+    let mut world = World::made(2, Link::Ip, |world| (world.udp, world.relay) = (true, false));
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let (mut tx, now, packet) = (TxQueue::new(), world.now(), world.packet(a, b, 1));
+    let node = world.nodes.get_mut(&a).unwrap();
+    node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
+    let sent = std::iter::from_fn(|| tx.pop()).filter(|sent| matches!(sent.to, Path::Udp(_)));
+    let parts: Vec<_> = sent.map(|sent| sent.payload).collect();
+    assert_eq!(parts.len(), 2);
+    let victim = Path::Udp("203.0.113.9:53".parse().unwrap());
+    let (mut sent, mut answered) = (0, 0);
+    for round in 0..600 {
+        for part in &parts {
+            let mut answer = TxQueue::new();
+            sent += part.len();
+            world.nodes.get_mut(&b).unwrap().handle_datagram(now, victim, &mut part.clone(), &mut answer);
+            answered += std::iter::from_fn(|| answer.pop()).map(|answer| answer.payload.len()).sum::<usize>();
+            assert!(answered <= sent, "round {round}: {answered} bytes for {sent}");
+        }
+    }
+    let (mut answer, later) = (TxQueue::new(), Duration::from_secs(20));
+    world.pass(later);
+    let now = world.now();
+    world.nodes.get_mut(&b).unwrap().handle_timeout(now, &mut answer);
+    assert!(answer.pop().is_none(), "nothing is repeated to an address that does not answer");
+}
+
+#[test]
+fn responder_under_load_is_reached_with_a_cookie() {
+    for udp in [false, true] {
+        let mut world = World::made(3, Link::Ip, |world| (world.udp, world.relay) = (udp, !udp));
+        let [a, b, c] = [world.ids[0], world.ids[1], world.ids[2]];
+        let (mut tx, now, packet) = (TxQueue::new(), world.now(), world.packet(c, b, 1));
+        let node = world.nodes.get_mut(&c).unwrap();
+        node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
+        let hello: Vec<_> = std::iter::from_fn(|| tx.pop()).map(|transmit| transmit.payload).collect();
+        for number in 0..1000_u32 {
+            let host = Ipv4Addr::from_bits(0x0a00_0000 | number);
+            let from = if udp { Path::Udp((host, 1).into()) } else { Path::Relay(NodeId([3; 32])) };
+            for part in &hello {
+                let mut answer = TxQueue::new();
+                world.nodes.get_mut(&b).unwrap().handle_datagram(now, from, &mut part.clone(), &mut answer);
+            }
+        }
+        // The flood also used the cookies of this moment up; they come back at 2000 a second.
+        world.pass(Duration::from_millis(100));
+        world.send(a, b, 2);
+        world.pass(Duration::from_millis(100));
+        assert!(world.got(b).iter().any(|packet| packet[20] == 2), "over UDP: {udp}");
+    }
+}
+
+#[test]
+fn frame_that_comes_before_its_keys_is_kept_for_them() {
+    let mut world = mixing(2);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    // Both ends hold the first session; only one mixes it, and sends at once.
+    world.mixes = false;
+    let (now, mut tx) = (world.now(), TxQueue::new());
+    let node = world.nodes.get_mut(&a).unwrap();
+    let packet = ipv4(world.roster.leaf(&a).unwrap().ipv4, world.roster.leaf(&b).unwrap().ipv4, &[1; 30]);
+    node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
+    let mut waiting = vec![(a, tx)];
+    while let Some((from, mut tx)) = waiting.pop() {
+        while let Some(mut transmit) = tx.pop() {
+            let (to, path) = world.resolve(from, transmit.to).unwrap();
+            let answer = world.hand_over(to, path, &mut transmit);
+            waiting.push((to, answer));
+        }
+    }
+    let session = |node: &mut Together| {
+        std::iter::from_fn(|| node.node.poll_event())
+            .find_map(
+                |event| if let NodeEvent::Session { session, .. } = event { Some(session) } else { None },
+            )
+            .unwrap()
+    };
+    let id = session(world.nodes.get_mut(&a).unwrap());
+    assert_eq!(session(world.nodes.get_mut(&b).unwrap()), id);
+    let exporter = Zeroizing::new([5; 64]);
+    let mut tx = TxQueue::new();
+    let node = world.nodes.get_mut(&a).unwrap();
+    node.with_node(now, &mut tx, |node, tx| node.mix(now, b, id, &exporter, tx));
+    while let Some(mut transmit) = tx.pop() {
+        world.hand_over(b, Path::Relay(a), &mut transmit);
+    }
+    assert!(world.got(b).is_empty());
+    let (node, mut tx) = (world.nodes.get_mut(&b).unwrap(), TxQueue::new());
+    node.with_node(now, &mut tx, |node, tx| node.mix(now, a, id, &exporter, tx));
+    assert_eq!(node.node.poll_late(), Some(LateDelivery::Packet(packet)));
 }

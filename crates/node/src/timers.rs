@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use mesh_wire::control::Control;
 
 use crate::counters::DropReason;
-use crate::node::{Node, Now, Slot};
+use crate::node::{Node, NodeEvent, Now, Slot};
 use crate::peer::{LINGER, QUEUE_AGE};
 use crate::tx::TxQueue;
 
@@ -59,62 +59,57 @@ impl Node {
         if let Some(probe) = peer.probe.take_if(|probe| probe.next <= instant) {
             if probe.sent < PROBES {
                 self.probe(instant, slot, probe.sent, tx);
-            } else if peer.dial.is_none() {
+            } else if !peer.dialling {
                 // It is at the relay and does not know the session. Should it know it after all, nothing is lost.
                 peer.doubted = true;
-                self.dial(now, slot, tx);
+                self.dial(slot);
             }
         } else if is_due(peer.unanswered_since, DEAD_AFTER, instant) {
             peer.unanswered_since = None;
             peer.doubted = true;
-            if peer.dial.is_none() && peer.online != Some(false) {
-                self.dial(now, slot, tx);
+            if !peer.dialling && !self.paths(slot).is_empty() {
+                self.dial(slot);
             }
         }
         self.retry_rekey(now, slot, tx);
-        self.retry_dial(now, slot, tx);
         self.rearm(instant, slot);
-    }
-
-    fn retry_dial(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
-        let Some(dial) = &self.peers[slot.0].dial else { return };
-        if dial.give_up_at <= now.instant {
-            self.stop_dial(slot);
-        } else if dial.retry_at <= now.instant {
-            self.dial(now, slot, tx);
-        }
     }
 
     /// Drops sessions that were replaced, and those with keys too old; the keys are wiped with them.
     fn expire_sessions(&mut self, now: Instant, slot: Slot) {
-        let reject = self.timings.reject;
+        let reject = self.config.timings.reject;
         let peer = &mut self.peers[slot.0];
-        let current = peer.current();
+        let stood = !peer.sessions.is_empty();
+        let in_use = peer.in_use();
         let newest = peer.sessions.iter().map(|live| live.established).max();
+        let owners = &mut self.owners;
         let mut at = 0;
-        let mut released = Vec::new();
         peer.sessions.retain(|live| {
-            let replaced = Some(at) != current
+            let replaced = !in_use.contains(&Some(at))
                 && newest.is_some_and(|newest| now.duration_since(newest.max(live.last_used)) >= LINGER);
             at += 1;
             let keep = !replaced && now.duration_since(live.established) < reject;
             if !keep {
-                released.push(live.session.local_index());
+                owners.remove(live.number.get());
             }
             keep
         });
-        for index in released {
-            self.indices.release(index);
+        if stood && peer.sessions.is_empty() {
+            let peer = peer.id;
+            self.event(NodeEvent::Idle { peer });
         }
     }
 
     fn rearm(&mut self, now: Instant, slot: Slot) {
         let peer = &self.peers[slot.0];
-        let (current, newest) = (peer.current(), peer.sessions.iter().map(|live| live.established).max());
+        let in_use = peer.in_use();
+        let newest = peer.sessions.iter().map(|live| live.established).max();
         let sessions = peer.sessions.iter().enumerate().map(|(at, live)| {
-            let rejected = live.established + self.timings.reject;
+            let rejected = live.established + self.config.timings.reject;
             match newest {
-                Some(newest) if Some(at) != current => rejected.min(newest.max(live.last_used) + LINGER),
+                Some(newest) if !in_use.contains(&Some(at)) => {
+                    rejected.min(newest.max(live.last_used) + LINGER)
+                }
                 _ => rejected,
             }
         });
@@ -123,7 +118,6 @@ impl Node {
             peer.silent_since.map(|at| at + KEEPALIVE_AFTER),
             peer.unanswered_since.map(|at| at + DEAD_AFTER),
             peer.probe.map(|probe| probe.next),
-            peer.dial.as_ref().map(|dial| dial.retry_at.min(dial.give_up_at)),
             peer.lead.as_ref().map(|lead| lead.retry_at),
             sessions.min(),
         ];

@@ -1,28 +1,28 @@
-//! Datagrams on their way out, batched per receiver.
+//! Datagrams on their way out, batched per path.
 
 use std::collections::VecDeque;
 
+use crate::path::Path;
 use bytes::BytesMut;
-use mesh_wire::NodeId;
 
 /// Largest batch: below a relay payload, with room for its header.
 const BATCH: usize = 60 * 1024;
-/// Receivers with an open batch at the same time; beyond it the oldest batch is closed.
+/// Paths with an open batch at the same time; beyond it the oldest batch is closed.
 const OPEN: usize = 8;
 
-/// One message for one receiver.
+/// One message for one path.
 #[derive(Debug)]
 pub struct Transmit {
-    /// The receiver.
-    pub to: NodeId,
+    /// Where it goes.
+    pub to: Path,
     /// One handshake message, or one or several sealed frames.
     pub payload: BytesMut,
     /// The length of each frame but the last, where there are several.
     pub segment: Option<u16>,
 }
 
-/// Collects what [`crate::Node`] sends. Frames of equal size for one receiver share a message; order is kept for each
-/// receiver.
+/// Collects what [`crate::Node`] sends. Frames of equal size for one path share a message; order is kept for each
+/// path.
 #[derive(Debug, Default)]
 pub struct TxQueue {
     closed: VecDeque<Transmit>,
@@ -31,7 +31,7 @@ pub struct TxQueue {
 
 #[derive(Debug)]
 struct Open {
-    to: NodeId,
+    to: Path,
     payload: BytesMut,
     /// Length of the first frame; the batch takes frames up to this length and ends with the first shorter one.
     segment: usize,
@@ -46,8 +46,8 @@ impl TxQueue {
         Self::default()
     }
 
-    /// Makes room for a frame of `length` bytes at the end of the receiver's batch and returns it, zeroed.
-    pub fn frame(&mut self, to: NodeId, length: usize) -> &mut [u8] {
+    /// Makes room for a frame of `length` bytes at the end of the path's batch and returns it, zeroed.
+    pub fn frame(&mut self, to: Path, length: usize) -> &mut [u8] {
         let at = self.batch_for(to, length);
         let batch = &mut self.open[at];
         batch.frames += 1;
@@ -57,8 +57,8 @@ impl TxQueue {
         &mut batch.payload[start..]
     }
 
-    /// Takes back the last `length` bytes that [`TxQueue::frame`] returned for this receiver.
-    pub(crate) fn cancel(&mut self, to: NodeId, length: usize) {
+    /// Takes back the last `length` bytes that [`TxQueue::frame`] returned for this path.
+    pub(crate) fn cancel(&mut self, to: Path, length: usize) {
         if let Some(batch) = self.open.iter_mut().find(|batch| batch.to == to) {
             batch.payload.truncate(batch.payload.len().saturating_sub(length));
             batch.frames -= 1;
@@ -68,7 +68,7 @@ impl TxQueue {
     }
 
     /// Appends a message that is not a frame.
-    pub fn message(&mut self, to: NodeId, bytes: &[u8]) {
+    pub fn message(&mut self, to: Path, bytes: &[u8]) {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             self.close(at);
         }
@@ -85,7 +85,7 @@ impl TxQueue {
         self.closed.pop_front()
     }
 
-    fn batch_for(&mut self, to: NodeId, length: usize) -> usize {
+    fn batch_for(&mut self, to: Path, length: usize) -> usize {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             let batch = &self.open[at];
             if !batch.ended && length <= batch.segment && batch.payload.len() + length <= BATCH {
@@ -111,12 +111,14 @@ impl TxQueue {
 
 #[cfg(test)]
 mod tests {
+    use mesh_wire::NodeId;
+
     use super::*;
 
-    const A: NodeId = NodeId([1; 32]);
-    const B: NodeId = NodeId([2; 32]);
+    const A: Path = Path::Relay(NodeId([1; 32]));
+    const B: Path = Path::Relay(NodeId([2; 32]));
 
-    fn drain(queue: &mut TxQueue) -> Vec<(NodeId, usize, Option<u16>)> {
+    fn drain(queue: &mut TxQueue) -> Vec<(Path, usize, Option<u16>)> {
         std::iter::from_fn(|| queue.pop()).map(|t| (t.to, t.payload.len(), t.segment)).collect()
     }
 
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn receivers_do_not_mix_and_messages_keep_their_place() {
+    fn paths_do_not_mix_and_messages_keep_their_place() {
         let mut queue = TxQueue::new();
         queue.frame(A, 50);
         queue.frame(B, 50);

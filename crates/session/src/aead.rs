@@ -29,6 +29,12 @@ pub trait Aead: Send + Sync + fmt::Debug {
     ) -> Result<&'a mut [u8], OpenError>;
 }
 
+/// Makes AEAD keys of one implementation.
+pub trait AeadProvider: Send + Sync + fmt::Debug {
+    /// Makes a key that is wiped on drop.
+    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead>;
+}
+
 /// The sealed bytes were not sealed under this key, nonce and associated data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the sealed bytes fail authentication")]
@@ -48,12 +54,12 @@ impl AeadKind {
     /// Every implementation.
     pub const ALL: [Self; 2] = [Self::AwsLc, Self::ChaCha20Poly1305];
 
-    /// Makes a key that is wiped on drop.
+    /// Returns the implementation.
     #[must_use]
-    pub fn key(self, key: &[u8; 32]) -> Box<dyn Aead> {
+    pub const fn provider(self) -> &'static dyn AeadProvider {
         match self {
-            Self::AwsLc => Box::new(aws_lc::AwsLcKey::new(key)),
-            Self::ChaCha20Poly1305 => Box::new(portable::PortableKey::new(key)),
+            Self::AwsLc => &Self::AwsLc,
+            Self::ChaCha20Poly1305 => &Self::ChaCha20Poly1305,
         }
     }
 
@@ -61,6 +67,15 @@ impl AeadKind {
         match self {
             Self::AwsLc => "aws-lc",
             Self::ChaCha20Poly1305 => "chacha20poly1305",
+        }
+    }
+}
+
+impl AeadProvider for AeadKind {
+    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead> {
+        match self {
+            Self::AwsLc => Box::new(aws_lc::AwsLcKey::new(key)),
+            Self::ChaCha20Poly1305 => Box::new(portable::PortableKey::new(key)),
         }
     }
 }

@@ -2,16 +2,15 @@
 
 use std::fmt;
 
+use crate::kdf::constant_time_eq;
+use crate::secret::Secret;
 use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
 use aws_lc_rs::rand;
-use zeroize::Zeroizing;
-
-use crate::kdf::constant_time_eq;
 
 /// A private key made for one handshake or one rekey, wiped on drop and never printed.
 ///
 /// Kept as bytes: AWS-LC wipes what it allocates itself, and a key is built per call.
-pub struct EphemeralSecret(Box<Zeroizing<[u8; 32]>>);
+pub struct EphemeralSecret(Secret<32>);
 
 impl EphemeralSecret {
     /// Makes a private key and returns it with its public key.
@@ -19,18 +18,26 @@ impl EphemeralSecret {
     /// # Errors
     /// [`DhError`] when the system has no randomness.
     pub fn generate() -> Result<(Self, [u8; 32]), DhError> {
-        let mut bytes = Box::new(Zeroizing::new([0; 32]));
+        let mut bytes = Secret::zero();
         rand::fill(bytes.as_mut_slice()).map_err(|_| DhError)?;
         let secret = Self(bytes);
-        let public = secret.key().and_then(|key| key.compute_public_key().map_err(|_| DhError))?;
-        let public = public.as_ref().try_into().map_err(|_| DhError)?;
+        let public = secret.public()?;
         Ok((secret, public))
+    }
+
+    /// Returns the public key.
+    ///
+    /// # Errors
+    /// [`DhError`] when the library fails.
+    pub fn public(&self) -> Result<[u8; 32], DhError> {
+        let public = self.key()?.compute_public_key().map_err(|_| DhError)?;
+        public.as_ref().try_into().map_err(|_| DhError)
     }
 
     /// Takes a private key made elsewhere, for golden transcripts and test vectors.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(Box::new(Zeroizing::new(*bytes)))
+        Self(Secret::copy(bytes))
     }
 
     /// Returns the secret shared with the holder of `public`.
@@ -38,9 +45,9 @@ impl EphemeralSecret {
     /// # Errors
     /// [`ZeroSharedSecret`] when the result is all zero (RFC 7748, section 6.1): the peer sent a point of small order,
     /// or the agreement failed.
-    pub fn agree(&self, public: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, ZeroSharedSecret> {
+    pub fn agree(&self, public: &[u8; 32]) -> Result<Secret<32>, ZeroSharedSecret> {
         let key = self.key().map_err(|_| ZeroSharedSecret)?;
-        let mut shared = Zeroizing::new([0; 32]);
+        let mut shared = Secret::zero();
         agree(&key, UnparsedPublicKey::new(&X25519, public), ZeroSharedSecret, |bytes| {
             if bytes.len() != shared.len() {
                 return Err(ZeroSharedSecret);

@@ -6,26 +6,31 @@
 //!            AwaitEstablished      ── RESPONSE ──►             AwaitResponse::take → Initiator, judged by the caller
 //!            AwaitEstablished::take ◄ ESTABLISHED             Initiator::establish → Session
 //! ```
-//! Each state is left by a message that proves itself; any other message leaves it as it was, so the caller keeps
-//! the state until its deadline. Membership is the caller's judgement: this module proves only who holds which keys.
+//! Each state is left by a message that proves itself, once; any other message leaves it as it was, so the caller
+//! keeps the state until its deadline. Membership is the caller's judgement: this module proves only who holds which keys.
 
+mod cookie;
+mod fragment;
 mod initiator;
 mod responder;
 mod schedule;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mesh_identity::{Identity, PublicIdentity};
 use mesh_wire::handshake::{HELLO_BODY, HELLO_LEN, Params};
 use mesh_wire::{NetId, NodeId, WireError};
 use zeroize::Zeroizing;
 
+pub use self::cookie::{COOKIE_LIFETIME, CookieJar, with_cookie};
+pub use self::fragment::{Assembly, FragmentError, Fragments};
 pub use self::initiator::{AwaitChallenge, AwaitEstablished};
 pub use self::responder::{AwaitResponse, Initiator};
-use crate::aead::AeadKind;
+use crate::aead::AeadProvider;
 use crate::kdf;
 use crate::pq::PqProvider;
+use crate::secret::Secret;
 use crate::session::Session;
 
 /// Who this side is and which libraries it computes with.
@@ -36,7 +41,7 @@ pub struct Local {
     /// ML-KEM-1024 and the signer.
     pub provider: &'static dyn PqProvider,
     /// ChaCha20-Poly1305.
-    pub aead: AeadKind,
+    pub aead: &'static dyn AeadProvider,
 }
 
 /// What a handshake is for; the two never mix, because the first hash of the transcript differs.
@@ -51,8 +56,17 @@ pub enum Purpose {
 /// The network a handshake is bound to.
 pub struct Network {
     net: NetId,
-    psk: Zeroizing<[u8; 32]>,
+    psk: Box<Zeroizing<[u8; 32]>>,
     purpose: Purpose,
+    /// Keys of HELLOs to the first node that one was checked for, which is this one: what strangers send has to cost
+    /// little.
+    own: OnceLock<(NodeId, HelloKeys)>,
+}
+
+/// Keys that show of a HELLO or a part of one that its sender knows the network's secret.
+struct HelloKeys {
+    mac1: Secret<64>,
+    part: Secret<64>,
 }
 
 /// What this side says of itself inside its box.
@@ -116,6 +130,9 @@ pub enum HandshakeError {
     /// The composite signature is wrong.
     #[error("identity signature is wrong")]
     Signature,
+    /// The state took such a message before and has gone on.
+    #[error("handshake has gone on already")]
+    Spent,
     /// The local library failed, for example for want of randomness.
     #[error("cryptographic library failed")]
     Library,
@@ -125,7 +142,7 @@ impl Network {
     /// Binds handshakes to a network and the secret that both sides must know.
     #[must_use]
     pub fn new(net: NetId, psk: Zeroizing<[u8; 32]>, purpose: Purpose) -> Self {
-        Self { net, psk, purpose }
+        Self { net, psk: Box::new(psk), purpose, own: OnceLock::new() }
     }
 
     /// Tells whether a HELLO for `responder` is keyed by this network's secret. About 2 us, and silent otherwise.
@@ -135,12 +152,27 @@ impl Network {
             return false;
         }
         let (body, macs) = hello.split_at(HELLO_BODY);
-        kdf::constant_time_eq(&self.mac1(body, responder), &macs[..16])
+        let expected = self.with_hello_keys(responder, |keys| kdf::hmac_sha512_16(&keys.mac1[..], &[body]));
+        kdf::constant_time_eq(&expected, &macs[..16])
     }
 
     fn mac1(&self, body: &[u8], responder: NodeId) -> [u8; 16] {
-        let key: Zeroizing<[u8; 64]> = kdf::extract(&self.psk[..], &[&responder.0]).expand("mesh/1 mac1");
-        kdf::hmac_sha512_16(&key[..], &[body])
+        kdf::hmac_sha512_16(&self.key::<64>(responder, "mesh/1 mac1")[..], &[body])
+    }
+
+    /// Uses the keys by which a HELLO to `responder` is checked.
+    fn with_hello_keys<T>(&self, responder: NodeId, check: impl FnOnce(&HelloKeys) -> T) -> T {
+        let derive = || HelloKeys {
+            mac1: self.key(responder, "mesh/1 mac1"),
+            part: self.key(responder, "mesh/1 fragment i"),
+        };
+        let (known, keys) = self.own.get_or_init(|| (responder, derive()));
+        if *known == responder { check(keys) } else { check(&derive()) }
+    }
+
+    /// Derives a key for messages before there is a handshake's secret.
+    fn key<const N: usize>(&self, responder: NodeId, label: &str) -> Secret<N> {
+        kdf::extract(&self.psk[..], &[&responder.0]).expand(label)
     }
 }
 

@@ -5,17 +5,18 @@ use std::fmt;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hkdf, hmac};
 pub use mesh_identity::sha512;
-use zeroize::Zeroizing;
+
+use crate::secret::Secret;
 
 /// A pseudorandom key: the result of HKDF-Extract, wiped on drop and never printed.
-pub struct Prk(Box<Zeroizing<[u8; 64]>>);
+pub struct Prk(Secret<64>);
 
 /// Returns HKDF-Extract (RFC 5869, section 2.2) over the parts of `ikm`, one after the other.
 ///
 /// The parts are not separated: a caller gives variable lengths a prefix.
 #[must_use]
 pub fn extract(salt: &[u8], ikm: &[&[u8]]) -> Prk {
-    let mut prk = Box::new(Zeroizing::new([0; 64]));
+    let mut prk = Secret::zero();
     prk.copy_from_slice(hmac_sha512(salt, ikm).as_ref());
     Prk(prk)
 }
@@ -23,10 +24,19 @@ pub fn extract(salt: &[u8], ikm: &[&[u8]]) -> Prk {
 impl Prk {
     /// Returns `N` bytes of HKDF-Expand (RFC 5869, section 2.3) with the bytes of `label` as info.
     #[must_use]
-    pub fn expand<const N: usize>(&self, label: &str) -> Zeroizing<[u8; N]> {
+    pub fn expand<const N: usize>(&self, label: &str) -> Secret<N> {
         const { assert!(N <= MAX_OUTPUT, "HKDF-SHA-512 gives at most 16,320 bytes") };
-        let mut out = Zeroizing::new([0; N]);
+        let mut out = Secret::zero();
         self.expand_into(label.as_bytes(), out.as_mut_slice()).expect("the length is within the limit");
+        out
+    }
+
+    /// Returns `N` bytes as [`Prk::expand`] does, for what is no secret: ids that are sent or shown.
+    #[must_use]
+    pub fn expand_public<const N: usize>(&self, label: &str) -> [u8; N] {
+        const { assert!(N <= MAX_OUTPUT, "HKDF-SHA-512 gives at most 16,320 bytes") };
+        let mut out = [0; N];
+        self.expand_into(label.as_bytes(), &mut out).expect("the length is within the limit");
         out
     }
 

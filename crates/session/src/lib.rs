@@ -17,11 +17,17 @@ pub mod kdf;
 pub mod pq;
 mod rekey;
 mod replay;
+mod secret;
 mod session;
 
-pub use aead::{Aead, AeadKind};
+#[cfg(test)]
+mod erasure;
+
+pub use aead::{Aead, AeadKind, AeadProvider};
 pub use dh::{DhError, EphemeralSecret, ZeroSharedSecret};
+pub use mesh_identity::wipe_stack;
 pub use pq::{KemSecret, PqError, PqProvider, ProviderKind, SharedSecret};
 pub use rekey::{Rekey, RekeyError};
 pub use replay::ReplayWindow;
+pub use secret::Secret;
 pub use session::{OpenError, Opened, SealError, Session};

@@ -9,7 +9,9 @@ use std::str::FromStr;
 use ::aws_lc_rs::digest::{SHA3_256, digest};
 use mesh_identity::MlDsa87;
 use mesh_wire::limits::{KEM_CIPHERTEXT, KEM_PUBLIC};
-use zeroize::Zeroizing;
+
+use crate::dh::{DhError, EphemeralSecret};
+use crate::secret::Secret;
 
 /// An implementation of the post-quantum primitives.
 pub trait PqProvider: Send + Sync + fmt::Debug {
@@ -44,6 +46,14 @@ pub trait PqProvider: Send + Sync + fmt::Debug {
         ciphertext: &[u8; KEM_CIPHERTEXT],
     ) -> Result<SharedSecret, PqError>;
 
+    /// Makes an X25519 key pair (RFC 7748). It stands here so that one provider decides about all fresh keys.
+    ///
+    /// # Errors
+    /// [`DhError`] when the system has no randomness.
+    fn dh_generate(&self) -> Result<(EphemeralSecret, [u8; 32]), DhError> {
+        EphemeralSecret::generate()
+    }
+
     /// Returns the ML-DSA-87 implementation for signing.
     fn signer(&self) -> &'static dyn MlDsa87;
 }
@@ -51,7 +61,7 @@ pub trait PqProvider: Send + Sync + fmt::Debug {
 /// An expanded ML-KEM-1024 decapsulation key (FIPS 203, table 3), the same bytes for every provider.
 ///
 /// Wiped on drop and never printed.
-pub struct KemSecret(Box<Zeroizing<[u8; KEM_SECRET]>>);
+pub struct KemSecret(Secret<KEM_SECRET>);
 
 impl KemSecret {
     /// Takes a key: length and hash are checked as FIPS 203, section 7.3 says, which no provider does by itself.
@@ -69,7 +79,7 @@ impl KemSecret {
         if digest(&SHA3_256, ek).as_ref() != hash {
             return Err(PqError::DecapsulationKey);
         }
-        let mut secret = Box::new(Zeroizing::new([0; KEM_SECRET]));
+        let mut secret = Secret::zero();
         secret.copy_from_slice(bytes);
         Ok(Self(secret))
     }
@@ -86,7 +96,7 @@ impl fmt::Debug for KemSecret {
 }
 
 /// The 32-byte result of ML-KEM, wiped on drop and never printed.
-pub struct SharedSecret(Zeroizing<[u8; 32]>);
+pub struct SharedSecret(Secret<32>);
 
 impl SharedSecret {
     /// Returns the secret.
@@ -95,8 +105,12 @@ impl SharedSecret {
         &self.0
     }
 
-    fn copy(bytes: &[u8]) -> Result<Self, PqError> {
-        let mut secret = Zeroizing::new([0; 32]);
+    /// Takes a secret of 32 bytes; for implementations of [`PqProvider`].
+    ///
+    /// # Errors
+    /// [`PqError::Failed`] for any other length.
+    pub fn copy(bytes: &[u8]) -> Result<Self, PqError> {
+        let mut secret = Secret::zero();
         if bytes.len() != secret.len() {
             return Err(PqError::Failed("ML-KEM-1024 shared secret"));
         }

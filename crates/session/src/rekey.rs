@@ -11,13 +11,14 @@
 
 use std::fmt;
 
+use mesh_identity::erased;
 use mesh_wire::WireError;
 use mesh_wire::control::{RekeyAnswer, RekeyOffer};
 
 use crate::dh::EphemeralSecret;
 use crate::kdf;
 use crate::pq::{KemSecret, PqProvider};
-use crate::session::{Session, SessionKeys, Side};
+use crate::session::{Role, Session, SessionKeys, Side};
 
 /// An offer that was made and waits for its answer.
 pub struct Rekey {
@@ -50,13 +51,15 @@ impl Session {
     /// # Errors
     /// [`RekeyError::Spent`] when this session was rekeyed already, or [`RekeyError::Library`].
     pub fn lead_rekey(&self, provider: &dyn PqProvider, index: u32) -> Result<Rekey, RekeyError> {
-        if self.chain.is_none() {
-            return Err(RekeyError::Spent);
-        }
-        let (dh, x25519) = EphemeralSecret::generate().map_err(|_| RekeyError::Library)?;
-        let (kem, kem_public) = provider.kem_generate().map_err(|_| RekeyError::Library)?;
-        let offer = RekeyOffer { index, x25519, kem_public }.encode();
-        Ok(Rekey { index, dh, kem, offer })
+        erased(|| {
+            if self.chain.is_none() {
+                return Err(RekeyError::Spent);
+            }
+            let (dh, x25519) = provider.dh_generate().map_err(|_| RekeyError::Library)?;
+            let (kem, kem_public) = provider.kem_generate().map_err(|_| RekeyError::Library)?;
+            let offer = RekeyOffer { index, x25519, kem_public }.encode();
+            Ok(Rekey { index, dh, kem, offer })
+        })
     }
 
     /// Takes the peer's offer and returns the next session with the answer; `index` is our number for it. The next
@@ -70,17 +73,19 @@ impl Session {
         offer: &[u8],
         index: u32,
     ) -> Result<(Self, Vec<u8>), RekeyError> {
-        let parsed = RekeyOffer::parse(offer).map_err(RekeyError::Malformed)?;
-        if self.chain.is_none() {
-            return Err(RekeyError::Spent);
-        }
-        let (dh, x25519) = EphemeralSecret::generate().map_err(|_| RekeyError::Library)?;
-        let dh = dh.agree(&parsed.x25519).map_err(|_| RekeyError::Exchange)?;
-        let (ciphertext, kem) =
-            provider.kem_encapsulate(&parsed.kem_public).map_err(|_| RekeyError::Exchange)?;
-        let answer = RekeyAnswer { index, x25519, ciphertext }.encode();
-        let next = self.next(index, parsed.index, &[kem.as_bytes(), &dh[..]], &[offer, &answer])?;
-        Ok((next, answer))
+        erased(|| {
+            let parsed = RekeyOffer::parse(offer).map_err(RekeyError::Malformed)?;
+            if self.chain.is_none() {
+                return Err(RekeyError::Spent);
+            }
+            let (dh, x25519) = provider.dh_generate().map_err(|_| RekeyError::Library)?;
+            let dh = dh.agree(&parsed.x25519).map_err(|_| RekeyError::Exchange)?;
+            let (ciphertext, kem) =
+                provider.kem_encapsulate(&parsed.kem_public).map_err(|_| RekeyError::Exchange)?;
+            let answer = RekeyAnswer { index, x25519, ciphertext }.encode();
+            let next = self.next(index, parsed.index, &[kem.as_bytes(), &dh[..]], &[offer, &answer])?;
+            Ok((next, answer))
+        })
     }
 
     /// Takes the answer to our offer and returns the next session.
@@ -93,11 +98,30 @@ impl Session {
         rekey: &Rekey,
         answer: &[u8],
     ) -> Result<Self, RekeyError> {
-        let parsed = RekeyAnswer::parse(answer).map_err(RekeyError::Malformed)?;
-        let dh = rekey.dh.agree(&parsed.x25519).map_err(|_| RekeyError::Exchange)?;
-        let kem =
-            provider.kem_decapsulate(&rekey.kem, &parsed.ciphertext).map_err(|_| RekeyError::Exchange)?;
-        self.next(rekey.index, parsed.index, &[kem.as_bytes(), &dh[..]], &[&rekey.offer, answer])
+        erased(|| {
+            let parsed = RekeyAnswer::parse(answer).map_err(RekeyError::Malformed)?;
+            let dh = rekey.dh.agree(&parsed.x25519).map_err(|_| RekeyError::Exchange)?;
+            let kem =
+                provider.kem_decapsulate(&rekey.kem, &parsed.ciphertext).map_err(|_| RekeyError::Exchange)?;
+            self.next(rekey.index, parsed.index, &[kem.as_bytes(), &dh[..]], &[&rekey.offer, answer])
+        })
+    }
+
+    /// Mixes the TLS exporter of a QUIC connection between the two ends into the keys and returns the session that
+    /// follows; no message is needed. `local` and `remote` are the two sides' numbers for it, as each announced them in
+    /// its parameters.
+    ///
+    /// # Errors
+    /// [`RekeyError::Spent`] when this session was followed by another one already.
+    pub fn mix(&mut self, exporter: &[u8; 64], local: u32, remote: u32) -> Result<Self, RekeyError> {
+        erased(|| {
+            let (initiator, responder) = match self.role {
+                Role::Initiator => (local, remote),
+                Role::Responder => (remote, local),
+            };
+            let messages: [&[u8]; 4] = [MIX, &self.id(), &initiator.to_le_bytes(), &responder.to_le_bytes()];
+            self.next(local, remote, &[exporter], &messages)
+        })
     }
 
     /// Moves the chain on. The old chain key is wiped here.
@@ -138,6 +162,9 @@ impl fmt::Debug for Rekey {
     }
 }
 
+/// What the hash of a mix begins with; an offer has another length.
+const MIX: &[u8] = b"mesh/1 mix";
+
 #[cfg(test)]
 mod tests {
     use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
@@ -145,13 +172,12 @@ mod tests {
     use super::*;
     use crate::aead::AeadKind;
     use crate::pq::ProviderKind;
-    use crate::session::Role;
 
     fn pair() -> (Session, Session) {
         let head = || kdf::extract(b"salt", &[b"secret"]);
         let (a, b) = (Side { index: 1, lanes: 2 }, Side { index: 2, lanes: 2 });
         let session = |role, own, other| {
-            Session::new(SessionKeys::derive(&head(), role), role, AeadKind::AwsLc, own, other)
+            Session::new(SessionKeys::derive(&head(), role), role, AeadKind::AwsLc.provider(), own, other)
         };
         (session(Role::Initiator, a, b), session(Role::Responder, b, a))
     }
@@ -204,6 +230,25 @@ mod tests {
         let mut led = a.finish_rekey(provider, &rekey, &answer).unwrap();
         assert_ne!(led.id(), followed.id());
         assert!(!carries(&mut led, &mut followed));
+    }
+
+    #[test]
+    fn mix_agrees_and_depends_on_exporter_and_numbers() {
+        let ids = [([1; 64], 5, 6), ([2; 64], 5, 6), ([1; 64], 6, 5), ([1; 64], 5, 7)].map(
+            |(exporter, a_index, b_index)| {
+                let (mut a, mut b) = pair();
+                let mut left = a.mix(&exporter, a_index, b_index).unwrap();
+                let mut right = b.mix(&exporter, b_index, a_index).unwrap();
+                assert_eq!(left.id(), right.id());
+                assert_eq!((left.local_index(), right.local_index()), (a_index, b_index));
+                assert!(carries(&mut left, &mut right) && carries(&mut right, &mut left));
+                assert!(!carries(&mut a, &mut right));
+                assert!(carries(&mut a, &mut b), "the previous keys receive until they are dropped");
+                assert_eq!(a.mix(&exporter, 1, 2).unwrap_err(), RekeyError::Spent);
+                left.id()
+            },
+        );
+        assert!(ids.iter().enumerate().all(|(at, id)| !ids[at + 1..].contains(id)));
     }
 
     #[test]

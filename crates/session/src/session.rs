@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use mesh_identity::wipe_stack;
 use mesh_wire::WireError;
 use mesh_wire::frame::{FrameHeader, HEADER, OVERHEAD, PAYLOAD_OFFSET, PayloadKind, TAG};
-use zeroize::Zeroizing;
 
-use crate::aead::{Aead, AeadKind};
+use crate::aead::{Aead, AeadProvider};
 use crate::kdf::Prk;
 use crate::replay::ReplayWindow;
+use crate::secret::Secret;
 
 /// Frames that one key may seal over all its lanes.
 const MAX_FRAMES: u64 = 1 << 60;
@@ -18,19 +19,26 @@ const MAX_FORGERIES: u64 = 1 << 36;
 /// The keys of a finished handshake or rekey, seen from one side.
 pub(crate) struct SessionKeys {
     pub(crate) id: [u8; 16],
-    pub(crate) send: Zeroizing<[u8; 32]>,
-    pub(crate) receive: Zeroizing<[u8; 32]>,
-    pub(crate) chain: ChainKey,
+    pub(crate) send: Secret<32>,
+    pub(crate) receive: Secret<32>,
+    /// What the keys of the next session hang on; it is used once.
+    pub(crate) chain: Secret<64>,
 }
-
-/// What the keys after the next rekey hang on; it is used once.
-pub(crate) type ChainKey = Box<Zeroizing<[u8; 64]>>;
 
 /// A side of a session: who sent the HELLO, and who answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     Initiator,
     Responder,
+}
+
+impl Role {
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Initiator => Self::Responder,
+            Self::Responder => Self::Initiator,
+        }
+    }
 }
 
 impl SessionKeys {
@@ -41,7 +49,7 @@ impl SessionKeys {
             Role::Initiator => (forward, backward),
             Role::Responder => (backward, forward),
         };
-        Self { id: *head.expand("session_id"), send, receive, chain: Box::new(head.expand("ck")) }
+        Self { id: head.expand_public("session_id"), send, receive, chain: head.expand("ck") }
     }
 }
 
@@ -49,11 +57,11 @@ impl SessionKeys {
 pub struct Session {
     id: [u8; 16],
     pub(crate) role: Role,
-    pub(crate) aead: AeadKind,
+    pub(crate) aead: &'static dyn AeadProvider,
     pub(crate) local: Side,
     pub(crate) remote: Side,
-    /// None once a rekey has used it.
-    pub(crate) chain: Option<ChainKey>,
+    /// None once it was used for the session that follows.
+    pub(crate) chain: Option<Secret<64>>,
     sealer: Box<dyn Aead>,
     opener: Box<dyn Aead>,
     counters: Vec<u64>,
@@ -106,7 +114,13 @@ pub enum OpenError {
 }
 
 impl Session {
-    pub(crate) fn new(keys: SessionKeys, role: Role, aead: AeadKind, local: Side, remote: Side) -> Self {
+    pub(crate) fn new(
+        keys: SessionKeys,
+        role: Role,
+        aead: &'static dyn AeadProvider,
+        local: Side,
+        remote: Side,
+    ) -> Self {
         Self {
             id: keys.id,
             role,
@@ -133,6 +147,12 @@ impl Session {
     #[must_use]
     pub const fn local_index(&self) -> u32 {
         self.local.index
+    }
+
+    /// Tells whether this side began the handshake that the session descends from.
+    #[must_use]
+    pub fn is_initiator(&self) -> bool {
+        self.role == Role::Initiator
     }
 
     /// Returns how many bytes a frame with a payload of `payload` bytes has.
@@ -193,6 +213,13 @@ impl Session {
         let (kind, payload) = plain.split_first_mut().ok_or(OpenError::Malformed(WireError::Truncated))?;
         let kind = PayloadKind::from_byte(*kind).map_err(OpenError::Malformed)?;
         Ok(Opened { kind, payload })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The libraries leave copies of the keys below the calls that sealed and opened.
+        wipe_stack();
     }
 }
 

@@ -74,6 +74,8 @@ pub enum PayloadKind {
     Ip,
     /// An Ethernet frame without preamble and check sequence.
     Ethernet,
+    /// A datagram of the QUIC connection between the two nodes.
+    Quic,
     /// A [`crate::control::Control`] message.
     Control,
 }
@@ -85,6 +87,7 @@ impl PayloadKind {
         match self {
             Self::Ip => 1,
             Self::Ethernet => 2,
+            Self::Quic => 3,
             Self::Control => 4,
         }
     }
@@ -97,6 +100,7 @@ impl PayloadKind {
         match byte {
             1 => Ok(Self::Ip),
             2 => Ok(Self::Ethernet),
+            3 => Ok(Self::Quic),
             4 => Ok(Self::Control),
             _ => Err(WireError::Invalid("payload type")),
         }
@@ -105,6 +109,8 @@ impl PayloadKind {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -132,11 +138,24 @@ mod tests {
     }
 
     #[test]
-    fn every_payload_kind_is_read_back() {
+    fn payload_kinds_have_the_documented_bytes() {
+        use PayloadKind::{Control, Ethernet, Ip, Quic};
         for byte in 0..=u8::MAX {
-            if let Ok(kind) = PayloadKind::from_byte(byte) {
-                assert_eq!(kind.to_byte(), byte);
-            }
+            let kind =
+                [(1, Ip), (2, Ethernet), (3, Quic), (4, Control)].into_iter().find(|known| known.0 == byte);
+            let expected = kind.map(|known| known.1).ok_or(WireError::Invalid("payload type"));
+            assert_eq!(PayloadKind::from_byte(byte), expected);
+            assert!(expected.is_err() || expected.unwrap().to_byte() == byte);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn headers_are_read_back(lane: u16, receiver: u32, counter: u64, length in OVERHEAD..100) {
+            let header = FrameHeader { lane, receiver, counter };
+            let mut frame = header.encode().to_vec();
+            frame.resize(length, 0xa5);
+            prop_assert_eq!(FrameHeader::parse(&frame), Ok(header));
         }
     }
 }

@@ -204,16 +204,23 @@ pub struct Params {
     pub mtu: u16,
     /// The version of the roster this side stands on.
     pub roster_version: u64,
-    /// SHA-256 of the SubjectPublicKeyInfo that this side's TLS will show inside the session; zero for none.
+    /// SHA-256 of the DER SubjectPublicKeyInfo that this side's TLS shows inside the session; zero for none.
     pub tls_pin: [u8; 32],
+    /// This side's number for the session that follows once the exporter of QUIC is mixed in; zero for none.
+    pub mixed_index: u32,
+    /// Names the QUIC connection that this side holds with the peer already; zero for none.
+    pub connection: [u8; CONNECTION_ID],
 }
+
+/// Bytes of the name of a QUIC connection.
+pub const CONNECTION_ID: usize = 8;
 
 /// Statement of an initiator in RESPONSE: it holds another session or handshake with the responder. Without it the coming
 /// session replaces every other one, because its initiator knows of none.
 pub const HOLDS_SESSION: u32 = 1;
 
 /// Bytes of encoded [`Params`].
-pub const PARAMS_LEN: usize = 47;
+pub const PARAMS_LEN: usize = 59;
 
 impl Params {
     /// Returns the fixed layout.
@@ -225,6 +232,8 @@ impl Params {
         out[5..7].copy_from_slice(&self.mtu.to_le_bytes());
         out[7..15].copy_from_slice(&self.roster_version.to_le_bytes());
         out[15..47].copy_from_slice(&self.tls_pin);
+        out[47..51].copy_from_slice(&self.mixed_index.to_le_bytes());
+        out[51..].copy_from_slice(&self.connection);
         out
     }
 
@@ -235,6 +244,8 @@ impl Params {
             mtu: reader.u16()?,
             roster_version: reader.u64()?,
             tls_pin: reader.array()?,
+            mixed_index: reader.u32()?,
+            connection: reader.array()?,
         };
         if params.lanes == 0 || usize::from(params.lanes) > limits::LANES {
             return Err(WireError::Invalid("lanes"));
@@ -347,116 +358,4 @@ fn expect_start(reader: &mut Reader<'_>, kind: u8) -> Result<(), WireError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hello() -> Hello {
-        Hello {
-            sender: 0x0102_0304,
-            suites: vec![SUITE],
-            nonce: [1; 32],
-            x25519: [2; 32],
-            kem_public: Box::new([3; limits::KEM_PUBLIC]),
-        }
-    }
-
-    fn challenge() -> Challenge {
-        Challenge {
-            sender: 5,
-            receiver: 6,
-            suite: SUITE,
-            nonce: [1; 32],
-            x25519: [2; 32],
-            ciphertext: Box::new([3; limits::KEM_CIPHERTEXT]),
-        }
-    }
-
-    fn sealed_hello() -> Vec<u8> {
-        let mut bytes = hello().encode_body();
-        bytes.extend_from_slice(&[9; 32]);
-        bytes
-    }
-
-    #[test]
-    fn hello_has_the_documented_bytes() {
-        let bytes = sealed_hello();
-        assert_eq!(bytes.len(), HELLO_LEN);
-        assert_eq!(bytes[..20], [0x90, 1, 0, 0, 4, 3, 2, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(Hello::parse(&bytes), Ok(hello()));
-    }
-
-    #[test]
-    fn challenge_has_the_documented_bytes_and_does_not_amplify() {
-        let mut bytes = challenge().encode_body();
-        bytes.extend_from_slice(&[7; 16]);
-        assert_eq!(bytes.len(), CHALLENGE_LEN);
-        const { assert!(CHALLENGE_LEN <= HELLO_LEN) };
-        assert_eq!(bytes[..20], [0x91, 1, 0, 0, 5, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(Challenge::parse(&bytes), Ok((challenge(), [7; 16])));
-    }
-
-    #[test]
-    fn every_other_length_is_refused() {
-        let bytes = sealed_hello();
-        for length in 0..bytes.len() {
-            assert_eq!(Hello::parse(&bytes[..length]), Err(WireError::Truncated));
-        }
-        let mut longer = bytes;
-        longer.push(0);
-        assert_eq!(Hello::parse(&longer), Err(WireError::Trailing));
-    }
-
-    #[test]
-    fn unknown_versions_flags_and_suite_lists_are_refused() {
-        for (at, value, error) in [
-            (1, 2, WireError::Version(2)),
-            (2, 1, WireError::Invalid("flags")),
-            (8, 0, WireError::Invalid("suite list")),
-            (8, 5, WireError::Invalid("suite list")),
-            (9, 1, WireError::Invalid("suite list")),
-            (14, 1, WireError::Invalid("suite list")),
-        ] {
-            let mut bytes = sealed_hello();
-            bytes[at] = value;
-            assert_eq!(Hello::parse(&bytes), Err(error), "byte {at} = {value}");
-        }
-    }
-
-    #[test]
-    fn claims_are_read_back() {
-        let claims = Claims {
-            identity: &[1; limits::PUBLIC_IDENTITY],
-            proof: b"proof",
-            params: Params { capabilities: 0, lanes: 4, mtu: 1420, roster_version: 7, tls_pin: [8; 32] },
-            signature: &[2; limits::SIGNATURE],
-        };
-        let mut bytes = Vec::new();
-        claims.encode(&mut bytes);
-        assert_eq!(Claims::parse(&bytes), Ok(claims));
-        for length in 0..bytes.len() {
-            assert!(Claims::parse(&bytes[..length]).is_err());
-        }
-        bytes[limits::PUBLIC_IDENTITY + 2 + 5 + 4] = 0;
-        assert_eq!(Claims::parse(&bytes), Err(WireError::Invalid("lanes")));
-    }
-
-    #[test]
-    fn enrolment_messages_are_read_back() {
-        let hello = sealed_hello();
-        let message = encode_enrol(&[4; 16], &hello);
-        assert_eq!(parse_enrol(&message), Ok(([4; 16], hello.as_slice())));
-        assert!(parse_enrol(&hello).is_err());
-        assert_eq!(parse_enrol_unknown(&encode_enrol_unknown(&[4; 16])), Ok([4; 16]));
-    }
-
-    #[test]
-    fn box_headers_are_read_back() {
-        let mut message = box_header(RESPONSE, 77).to_vec();
-        assert_eq!(parse_box(RESPONSE, &message), Err(WireError::Truncated));
-        message.extend_from_slice(&[0; 16]);
-        assert_eq!(parse_box(RESPONSE, &message), Ok(77));
-        assert!(parse_box(ESTABLISHED, &message).is_err());
-        message.resize(limits::HANDSHAKE_MESSAGE + 1, 0);
-        assert_eq!(parse_box(RESPONSE, &message), Err(WireError::TooLong("handshake message")));
-    }
-}
+mod tests;

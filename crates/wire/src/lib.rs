@@ -7,8 +7,11 @@
 //! Invariants: a parser consumes its input to the last byte or fails; every length is bounded by [`limits`] before
 //! anything is allocated; what `encode` writes, `parse` reads back equal.
 
+pub mod channel;
 pub mod codec;
 pub mod control;
+pub mod cookie;
+pub mod fragment;
 pub mod frame;
 pub mod handshake;
 mod ids;

@@ -27,7 +27,7 @@ pub struct TicketBody {
     /// Pin of the relay's certificate.
     pub pin: Pin,
     /// Secret from which the id and the key of the invitation are derived.
-    pub seed: Zeroizing<[u8; 16]>,
+    pub seed: Box<Zeroizing<[u8; 16]>>,
     /// When the ticket ends, in seconds since 1970 (until 2106).
     pub expires: u32,
     /// The relay at which the network's mailbox is reachable.
@@ -61,7 +61,7 @@ impl TicketBody {
         }
         let net = NetId(reader.array()?);
         let pin = Pin(reader.array()?);
-        let mut seed = Zeroizing::new([0; 16]);
+        let mut seed = Box::new(Zeroizing::new([0; 16]));
         seed.copy_from_slice(reader.bytes(16)?);
         let expires = reader.u32()?;
         let relay = std::str::from_utf8(reader.rest())
@@ -89,13 +89,15 @@ const FIXED: usize = 1 + 32 + 32 + 16 + 4;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn body() -> TicketBody {
         TicketBody {
             net: NetId([1; 32]),
             pin: Pin([2; 32]),
-            seed: Zeroizing::new([3; 16]),
+            seed: Box::new(Zeroizing::new([3; 16])),
             expires: 0x0403_0201,
             relay: "wss://relay.example:8443".parse().unwrap(),
         }
@@ -127,6 +129,18 @@ mod tests {
         let mut other = bytes.clone();
         other.push(b'/');
         assert_eq!(TicketBody::parse(&other).unwrap_err(), WireError::Invalid("relay address"));
+    }
+
+    proptest! {
+        #[test]
+        fn bodies_are_read_back(net: [u8; 32], pin: [u8; 32], seed: [u8; 16], expires: u32, host in "[a-z]{1,20}", port in 1u16..) {
+            let relay = format!("wss://{host}:{port}").parse().unwrap();
+            let seed = Box::new(Zeroizing::new(seed));
+            let bytes = TicketBody { net: NetId(net), pin: Pin(pin), seed, expires, relay }.encode();
+            let back = TicketBody::parse(&bytes).unwrap();
+            prop_assert_eq!((back.net.0, back.pin.0, back.expires), (net, pin, expires));
+            prop_assert_eq!(&*back.encode(), &*bytes);
+        }
     }
 
     #[test]

@@ -114,6 +114,13 @@ pub(crate) fn peer(peer: &PeerStatus, style: Style) -> String {
             &format!("{} ago, keys {} old", span(session.handshake_age_s), span(session.key_age_s)),
         );
         block.line("suite", &session.suite);
+        block.line(
+            "second leg",
+            if session.exporter_mixed { "the QUIC exporter is mixed into the keys" } else { "not mixed in" },
+        );
+    }
+    if let Some(software) = &peer.software {
+        block.line("software", software);
     }
     if let Some(error) = &peer.last_error {
         block.line("last error", error);

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::Uid;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -41,7 +42,11 @@ pub async fn serve<B: Backend>(
                 Ok((stream, _)) => {
                     let Some((caller, slot)) = admit(&stream, &rights, &slots) else { continue };
                     let router = router.clone().layer(Extension(caller));
-                    connections.spawn(converse(stream, router, slot, stop.clone()));
+                    let conversation = converse(stream, router, stop.clone());
+                    connections.spawn(async {
+                        conversation.await;
+                        drop(slot);
+                    });
                 }
                 Err(error) => {
                     warn!(reason = %error, "failed to accept on the control socket");
@@ -85,7 +90,22 @@ fn admit(stream: &UnixStream, rights: &Rights, slots: &Slots) -> Option<(Caller,
     Some((Caller { uid, pid, may_write, turned_away }, slot))
 }
 
-async fn converse(stream: UnixStream, router: Router, slot: Slot, stop: CancellationToken) {
+/// Answers the requests of one connection until it ends or `stop`; `may_write` tells what its caller may do.
+pub async fn serve_connection<B: Backend>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    backend: Arc<B>,
+    may_write: bool,
+    stop: CancellationToken,
+) {
+    let caller = Caller { uid: Uid::effective().as_raw(), pid: None, may_write, turned_away: false };
+    converse(stream, routes::router(backend, stop.clone()).layer(Extension(caller)), stop).await;
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    stop: CancellationToken,
+) {
     let mut connection = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
@@ -104,7 +124,6 @@ async fn converse(stream: UnixStream, router: Router, slot: Slot, stop: Cancella
     if let Err(error) = ended {
         debug!(reason = %error, "a control connection ended early");
     }
-    drop(slot);
 }
 
 /// Room for connections. Readers cannot take all of it, so that whoever may write always gets through.

@@ -1,15 +1,15 @@
-//! What waits for the engine: frames from the relay client, commands from the daemon.
+//! What waits for the engine: frames from the relay client, what handshakes led to, QUIC datagrams, commands.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use bytes::BytesMut;
+use mesh_node::{Outcome, Transmit};
 use mesh_wire::NodeId;
-use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::Command;
+use super::sync::{Mutex, MutexGuard, Signal};
 
 /// Bytes of frames that wait, at most; beyond it the newest are dropped and counted: about as much as the engine handles
 /// in 10 ms.
@@ -21,12 +21,18 @@ const BATCH_COST: usize = 128;
 /// Commands that wait, at most; beyond it new ones are dropped, and with them the sender of their answer.
 const MAX_COMMANDS: usize = 8192;
 
+/// Handshake messages that wait to leave, at most; beyond it new ones are dropped, as a network may lose them.
+const MAX_TRANSMITS: usize = 4096;
+
+/// Bytes of QUIC datagrams that wait, at most; beyond it the QUIC endpoint waits.
+const MAX_QUIC: usize = 512 * 1024;
+
 /// A bounded queue with a file descriptor that becomes readable when something arrives. Its lock is taken once per
 /// batch, not per packet.
 #[derive(Debug)]
 pub struct Inbox {
     state: Mutex<State>,
-    event: EventFd,
+    signal: Signal,
 }
 
 /// Frames of one node, as the carrier brought them.
@@ -40,10 +46,39 @@ pub struct Frames {
     pub segment: Option<u16>,
 }
 
+/// QUIC datagrams for one node.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// Whom they are for.
+    pub to: NodeId,
+    /// One datagram, or several of `segment` bytes of which the last may be shorter.
+    pub payload: BytesMut,
+    /// The length of each datagram, where there are several.
+    pub segment: Option<u16>,
+}
+
+/// All that one look at the inbox gives.
+#[derive(Debug, Default)]
+pub(super) struct Mail {
+    pub(super) frames: Vec<Frames>,
+    pub(super) outcomes: VecDeque<Outcome>,
+    pub(super) transmits: VecDeque<Transmit>,
+    pub(super) quic: VecDeque<Datagrams>,
+    pub(super) commands: VecDeque<Command>,
+    /// The QUIC endpoint was told to wait and has room again.
+    pub(super) quic_has_room: bool,
+}
+
 #[derive(Debug, Default)]
 struct State {
     frames: VecDeque<Frames>,
     bytes: usize,
+    /// Few: each one is a handshake that both sides worked for.
+    outcomes: VecDeque<Outcome>,
+    transmits: VecDeque<Transmit>,
+    quic: VecDeque<Datagrams>,
+    quic_bytes: usize,
+    quic_waits: bool,
     commands: VecDeque<Command>,
     dropped: u64,
 }
@@ -54,8 +89,7 @@ impl Inbox {
     /// # Errors
     /// When the kernel gives out no more file descriptors.
     pub fn new() -> io::Result<Self> {
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        Ok(Self { state: Mutex::default(), event })
+        Ok(Self { state: Mutex::default(), signal: Signal::new()? })
     }
 
     /// Appends frames; drops and counts them when too much waits.
@@ -84,20 +118,63 @@ impl Inbox {
         self.wake();
     }
 
+    /// Appends what a handshake led to.
+    pub fn outcome(&self, outcome: Outcome) {
+        self.put(|state| state.outcomes.push_back(outcome));
+    }
+
+    /// Appends a handshake message to be sent; drops and counts it when too many wait.
+    pub fn transmit(&self, transmit: Transmit) {
+        self.put(|state| {
+            if state.transmits.len() < MAX_TRANSMITS {
+                state.transmits.push_back(transmit);
+            } else {
+                state.dropped += 1;
+            }
+        });
+    }
+
+    /// Appends QUIC datagrams to be sealed; false when too much waits, and then [`Mail::quic_has_room`] is told later.
+    pub fn quic(&self, datagrams: Datagrams) -> bool {
+        let mut state = self.lock();
+        let cost = datagrams.payload.len() + BATCH_COST;
+        if state.quic_bytes + cost > MAX_QUIC {
+            state.quic_waits = true;
+            return false;
+        }
+        let idle = state.is_empty();
+        state.quic_bytes += cost;
+        state.quic.push_back(datagrams);
+        drop(state);
+        if idle {
+            self.wake();
+        }
+        true
+    }
+
+    fn put(&self, put: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        let idle = state.is_empty();
+        put(&mut state);
+        drop(state);
+        if idle {
+            self.wake();
+        }
+    }
+
     /// Makes the file descriptor readable.
     pub fn wake(&self) {
-        // Failing means that it is readable already.
-        let _ = self.event.write(1);
+        self.signal.raise();
     }
 
     /// Makes the file descriptor unreadable; call before [`Inbox::take`].
     pub(super) fn clear(&self) {
-        let _ = self.event.read();
+        self.signal.clear();
     }
 
-    /// Takes all commands, and frames until they have `limit` bytes or more. What is left keeps the file descriptor
+    /// Takes everything, but frames only until they have `limit` bytes or more. What is left keeps the file descriptor
     /// readable.
-    pub(super) fn take(&self, limit: usize) -> (Vec<Frames>, VecDeque<Command>) {
+    pub(super) fn take(&self, limit: usize) -> Mail {
         let mut state = self.lock();
         let (mut frames, mut bytes) = (Vec::new(), 0);
         while bytes < limit
@@ -107,13 +184,26 @@ impl Inbox {
             frames.push(next);
         }
         state.bytes -= bytes;
-        let commands = std::mem::take(&mut state.commands);
+        state.quic_bytes = 0;
+        let mail = Mail {
+            frames,
+            outcomes: std::mem::take(&mut state.outcomes),
+            transmits: std::mem::take(&mut state.transmits),
+            quic: std::mem::take(&mut state.quic),
+            commands: std::mem::take(&mut state.commands),
+            quic_has_room: std::mem::take(&mut state.quic_waits),
+        };
         let rest = !state.frames.is_empty();
         drop(state);
         if rest {
             self.wake();
         }
-        (frames, commands)
+        mail
+    }
+
+    /// Returns what becomes readable when something arrives.
+    pub(super) const fn signal(&self) -> &Signal {
+        &self.signal
     }
 
     /// Returns how many batches were dropped.
@@ -134,24 +224,25 @@ impl Frames {
 
 impl State {
     fn is_empty(&self) -> bool {
-        self.frames.is_empty() && self.commands.is_empty()
-    }
-}
-
-impl AsFd for Inbox {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
+        self.frames.is_empty()
+            && self.outcomes.is_empty()
+            && self.transmits.is_empty()
+            && self.quic.is_empty()
+            && self.commands.is_empty()
     }
 }
 
 #[cfg(test)]
+#[cfg(not(modelled))]
 mod tests {
+    use std::os::fd::AsFd;
+
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
 
     fn readable(inbox: &Inbox) -> bool {
-        let mut fds = [PollFd::new(inbox.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(inbox.signal().as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO).unwrap() == 1
     }
 
@@ -167,8 +258,8 @@ mod tests {
         inbox.command(Command::Stop);
         assert!(readable(&inbox));
         inbox.clear();
-        let (taken, commands) = inbox.take(usize::MAX);
-        assert_eq!((taken.len(), commands.len()), (1, 1));
+        let mail = inbox.take(usize::MAX);
+        assert_eq!((mail.frames.len(), mail.commands.len()), (1, 1));
         assert!(!readable(&inbox));
         inbox.frames(frames(10));
         assert!(readable(&inbox));
@@ -183,18 +274,36 @@ mod tests {
         inbox.command(Command::Stop);
         let lengths = |taken: Vec<Frames>| -> Vec<usize> { taken.iter().map(|f| f.payload.len()).collect() };
         inbox.clear();
-        let (taken, commands) = inbox.take(15 + BATCH_COST);
-        assert_eq!((lengths(taken), commands.len()), (vec![10, 20], 1));
+        let mail = inbox.take(15 + BATCH_COST);
+        assert_eq!((lengths(mail.frames), mail.commands.len()), (vec![10, 20], 1));
         assert!(readable(&inbox));
         inbox.clear();
         inbox.frames(frames(40));
-        assert_eq!(lengths(inbox.take(15 + BATCH_COST).0), [30]);
+        assert_eq!(lengths(inbox.take(15 + BATCH_COST).frames), [30]);
         assert!(readable(&inbox));
         inbox.clear();
-        assert_eq!(lengths(inbox.take(15 + BATCH_COST).0), [40]);
+        assert_eq!(lengths(inbox.take(15 + BATCH_COST).frames), [40]);
         assert!(!readable(&inbox));
         inbox.frames(frames(MAX_BYTES - BATCH_COST));
         assert_eq!(inbox.dropped(), 0);
+    }
+
+    #[test]
+    fn quic_waits_for_room_and_is_told() {
+        let inbox = Inbox::new().unwrap();
+        let datagrams = || Datagrams {
+            to: NodeId([1; 32]),
+            payload: BytesMut::zeroed(MAX_QUIC / 2 - BATCH_COST),
+            segment: None,
+        };
+        assert!(inbox.quic(datagrams()) && inbox.quic(datagrams()));
+        assert!(!inbox.quic(datagrams()));
+        assert!(readable(&inbox));
+        inbox.clear();
+        let mail = inbox.take(0);
+        assert_eq!((mail.quic.len(), mail.quic_has_room), (2, true));
+        assert!(inbox.quic(datagrams()) && readable(&inbox));
+        assert!(!inbox.take(0).quic_has_room);
     }
 
     #[test]
@@ -204,8 +313,8 @@ mod tests {
             inbox.frames(frames(MAX_BYTES / 4 - BATCH_COST));
         }
         assert_eq!(inbox.dropped(), 1);
-        assert_eq!(inbox.take(usize::MAX).0.len(), 4);
+        assert_eq!(inbox.take(usize::MAX).frames.len(), 4);
         inbox.frames(frames(MAX_BYTES - BATCH_COST));
-        assert_eq!(inbox.take(usize::MAX).0.len(), 1);
+        assert_eq!(inbox.take(usize::MAX).frames.len(), 1);
     }
 }

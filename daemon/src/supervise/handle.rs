@@ -85,7 +85,11 @@ impl Backend for Handle {
     async fn status(&self) -> Result<Status, ApiError> {
         let snapshot = self.snapshot().await;
         let view = self.shared.view().clone();
-        Ok(status::status(&self.shared.config, self.shared.own, &view, snapshot.as_ref()))
+        let mut status = status::status(&self.shared.config, self.shared.own, &view, snapshot.as_ref());
+        for peer in &mut status.peers {
+            peer.software = self.shared.software(&peer.node_id);
+        }
+        Ok(status)
     }
 
     async fn peers(&self) -> Result<Vec<PeerStatus>, ApiError> {
@@ -121,11 +125,13 @@ impl Backend for Handle {
             Ok(Err(_)) => return Err(ApiError::new(ErrorCode::Busy, "too many pings wait for an answer")),
             Err(_) => return Err(self.no_answer(leaf, wait)),
         };
+        let id = leaf.node_id.to_string();
+        let peer = self.status().await?.peers.into_iter().find(|peer| peer.node_id == id);
         Ok(PingAnswer {
             peer: leaf.name.to_string(),
             address: Some(leaf.ipv4.into()),
-            path: PathKind::Relay,
-            relay: Some(membership.relay.to_string()),
+            path: peer.as_ref().map_or(PathKind::None, |peer| peer.path),
+            relay: peer.and_then(|peer| peer.relay),
             rtt_ms: rtt.as_secs_f64() * 1e3,
         })
     }

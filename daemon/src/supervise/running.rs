@@ -5,33 +5,38 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use mesh_control::{
     ApiError, ErrorCode, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness, RelayState,
     RelayStatus, Timestamp,
 };
 use mesh_identity::{Identity, ProofKind, Roster};
-use mesh_net::{RelayClient, RelayConfig, RelayEvent, RelaySender, RelaySink};
-use mesh_node::{Node, NodeConfig, NodeEvent};
+use mesh_net::{QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender, UdpSockets};
+use mesh_node::NodeEvent;
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
-use mesh_wire::NodeId;
 use mesh_wire::relay::Role;
-use mesh_wire::roster::{Link, Roles};
+use mesh_wire::roster::Roles;
+use mesh_wire::{NodeId, Pin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::connections::Connections;
+use super::machines::{machines, this_node};
 use super::pending::Pending;
 use super::proof::Proof;
+use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
-use crate::engine::{Command, Engine, EngineEvent, Frames, Inbox, unix_now};
+use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, unix_now};
+use crate::handshakes::Handshakes;
 use crate::state::{Membership, StateDir};
 use crate::{interface, one_line, roster_seal};
 
 /// Peers whose presence is asked for at the start; of a larger network the others are asked for when needed.
 const ASK_AT_START: usize = 64;
+/// Events of the QUIC endpoint that wait for the supervisor; one for each peer that a network may have.
+const QUIC_EVENTS: usize = 4096;
 /// The engine says goodbye within this.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -39,6 +44,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 pub(super) enum RunEvent {
     Relay(RelayEvent),
     Engine(EngineEvent),
+    Quic(QuicEvent),
+    /// Time to forget connections without a session.
+    Forget,
     Roster(Arc<Roster>),
     /// Time to ask other peers whether data passes.
     Proof,
@@ -59,6 +67,9 @@ pub(super) struct Running {
     device: Device,
     engine: Engine,
     engine_events: mpsc::Receiver<EngineEvent>,
+    quic: Arc<QuicEndpoint>,
+    quic_events: mpsc::Receiver<QuicEvent>,
+    connections: Connections,
     client: RelayClient,
     sender: RelaySender,
     relay_events: Arc<Pending>,
@@ -73,31 +84,6 @@ pub(super) struct Running {
     since: Instant,
 }
 
-/// Brings what the relay client hears to the engine and the supervisor.
-struct Sink {
-    inbox: Arc<Inbox>,
-    events: Arc<Pending>,
-}
-
-impl RelaySink for Sink {
-    fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
-        self.inbox.frames(Frames { from, payload, segment });
-    }
-
-    fn event(&self, event: RelayEvent) {
-        if let RelayEvent::Peer { node, present } = &event {
-            self.inbox.command(Command::Presence(*node, *present));
-        }
-        self.events.put(event);
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.events.end();
-    }
-}
-
 impl Running {
     /// Starts interface, relay client, engine and, with the root's keys, the coordinator.
     pub(super) async fn start(
@@ -108,6 +94,10 @@ impl Running {
         root: Option<(Arc<Identity>, Ledger)>,
     ) -> Result<Self, ApiError> {
         let internal = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Internal, one_line(error));
+        let udp = UdpSockets::bind(&shared.config.udp_listen).map_err(|error| {
+            ApiError::new(ErrorCode::Interface, one_line(&error))
+                .with_hint("udp_listen in the configuration names the addresses")
+        })?;
         let device = interface::create(&shared.config, &membership.roster, shared.own).await?;
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
         let relay_events = Arc::new(Pending::default());
@@ -122,9 +112,26 @@ impl Running {
             },
             Arc::new(Sink { inbox: Arc::clone(&inbox), events: Arc::clone(&relay_events) }),
         );
-        let node = node(shared, local, &membership);
-        let (engine, engine_events) = Engine::start(node, device.io(), client.sender(), Arc::clone(&inbox))
-            .map_err(|error| internal(&error))?;
+        let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
+        let sealed = Arc::new(Sealed { inbox: Arc::clone(&inbox), events });
+        let (quic, pin) =
+            QuicEndpoint::start(shared.own, sealed, &this_node()).map_err(|error| internal(&error))?;
+        let quic = Arc::new(quic);
+        let (node, handshaker) = machines(shared, local, &membership, pin);
+        let handshakes =
+            Handshakes::start(handshaker, Arc::clone(&inbox)).map_err(|error| internal(&error))?;
+        let handshakes = Arc::new(handshakes);
+        let connections = Connections::new(Arc::clone(&quic), Arc::clone(&handshakes), Arc::clone(&inbox));
+        let (engine, engine_events) = Engine::start(Parts {
+            node,
+            device: device.io(),
+            relay: client.sender(),
+            udp,
+            handshakes,
+            quic: Arc::clone(&quic),
+            inbox: Arc::clone(&inbox),
+        })
+        .map_err(|error| internal(&error))?;
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
@@ -143,6 +150,9 @@ impl Running {
             device,
             engine,
             engine_events,
+            quic,
+            quic_events,
+            connections,
             client,
             sender,
             relay_events,
@@ -162,12 +172,17 @@ impl Running {
     pub(super) async fn next(&mut self) -> RunEvent {
         let rosters = self.coordinator.as_mut().map(|(_, rosters, _)| rosters);
         let proof_due = self.proof.round_ends();
+        let connections_due = self.connections.due();
         tokio::select! {
             event = self.engine_events.recv() => event.map_or(RunEvent::Ended("the engine"), RunEvent::Engine),
             event = self.relay_events.next() => {
                 event.map_or(RunEvent::Ended("the relay client"), RunEvent::Relay)
             }
+            Some(event) = self.quic_events.recv() => RunEvent::Quic(event),
             roster = next_roster(rosters) => roster.map_or(RunEvent::Ended("the coordinator"), RunEvent::Roster),
+            () = sleep_until(connections_due.unwrap_or_else(Instant::now)), if connections_due.is_some() => {
+                RunEvent::Forget
+            }
             () = sleep_until(proof_due), if !self.data_passed => RunEvent::Proof,
         }
     }
@@ -181,6 +196,18 @@ impl Running {
             }
             RunEvent::Engine(EngineEvent::Node(event)) => self.node_event(shared, &event),
             RunEvent::Relay(event) => self.relay_event(shared, event),
+            RunEvent::Quic(QuicEvent::Info { peer, info }) => {
+                shared.set_software(peer, format!("shadowmesh {} ({})", info.version, info.os));
+                After::Nothing
+            }
+            RunEvent::Quic(event) => {
+                self.connections.event(event);
+                After::Nothing
+            }
+            RunEvent::Forget => {
+                self.connections.expire();
+                After::Nothing
+            }
             RunEvent::Proof => self.ask_others(),
             RunEvent::Ended(part) => {
                 After::Failed(ApiError::new(ErrorCode::Internal, format!("{part} ended unexpectedly")))
@@ -242,7 +269,10 @@ impl Running {
             tracing::debug!("the engine did not say goodbye in time");
         }
         self.client.stop().await;
-        drop(self.engine);
+        drop((self.engine, self.connections));
+        if let Some(quic) = Arc::into_inner(self.quic) {
+            quic.stop().await;
+        }
         if let Err(error) = self.device.close().await {
             tracing::warn!(error = %one_line(&error), "the interface could not be removed in order");
         }
@@ -310,7 +340,18 @@ impl Running {
                     format!("session with {} established", self.name(*peer)),
                 );
             }
+            NodeEvent::Session { peer, session, tls_pin, keeps_connection, mixes } => {
+                if *mixes {
+                    self.connections.session(*peer, *session, Pin(*tls_pin), *keeps_connection);
+                }
+                return After::Nothing;
+            }
+            NodeEvent::Idle { peer } => {
+                self.connections.idle(*peer);
+                tracing::debug!(peer = %self.name(*peer), "session ended for want of traffic");
+            }
             NodeEvent::Lost { peer } => {
+                self.connections.lost(*peer);
                 tracing::info!(peer = %self.name(*peer), "session lost");
                 shared.notice(NoticeLevel::Info, None, format!("session with {} lost", self.name(*peer)));
             }
@@ -406,24 +447,6 @@ impl Running {
     fn name(&self, peer: NodeId) -> String {
         self.membership.roster.leaf(&peer).map_or_else(|| peer.short(), |leaf| leaf.name.to_string())
     }
-}
-
-fn node(shared: &Shared, local: &Local, membership: &Membership) -> Node {
-    let settings = membership.roster.settings();
-    let config = NodeConfig {
-        local: local.clone(),
-        net: membership.net,
-        network_secret: membership.network_secret.clone(),
-        link: match settings.link {
-            Link::Tun => mesh_node::Link::Ip,
-            Link::Tap => mesh_node::Link::Ethernet,
-        },
-        mtu: interface::mtu(&shared.config, settings),
-    };
-    let random = Box::new(|bytes: &mut [u8]| {
-        aws_lc_rs::rand::fill(bytes).expect("the system's generator, once seeded, does not fail");
-    });
-    Node::new(config, Arc::clone(&membership.roster), random)
 }
 
 /// Returns what shows the relay that this node is a member.

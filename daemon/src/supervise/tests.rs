@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mesh_identity::{NewMember, Roster, RosterDraft, UnixSeconds, default_pool};
 use mesh_session::{AeadKind, ProviderKind};
@@ -38,6 +38,9 @@ impl Place {
             log: String::new(),
             provider: ProviderKind::default(),
             aead: AeadKind::default(),
+            udp_listen: Vec::new(),
+            endpoints: BTreeMap::new(),
+            hold_until_mixed: true,
         };
         Supervisor::new(config, Arc::clone(&self.state)).map(|(supervisor, _)| supervisor)
     }

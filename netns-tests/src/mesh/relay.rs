@@ -144,6 +144,11 @@ impl Relay {
         self.process.as_mut().context("the relay does not run")
     }
 
+    /// The file with its certificate and key, which it made at its first start.
+    pub fn certificate(&self) -> PathBuf {
+        self.config_path.with_file_name("state").join("relay.pem")
+    }
+
     /// The host that it runs on.
     pub fn host(&self) -> &Host {
         &self.host

@@ -1,16 +1,21 @@
 //! The stories of users, told with the real programs in network namespaces.
 
+mod amplification;
 mod bad_input;
 mod crafted;
 mod crash;
+mod flood;
 mod laboratory;
+mod malicious_relay;
 mod programs;
 mod relay_absent;
 mod relay_restart;
+mod silence;
 mod spoof;
 mod strangers;
 mod tap;
 mod tickets;
 mod transfer;
+mod udp;
 mod up;
 mod users;

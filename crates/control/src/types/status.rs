@@ -245,6 +245,12 @@ pub struct PeerStatus {
     /// The relay of the path, by host name, when the path is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// The address of the path, when it is direct.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<SocketAddr>,
+    /// The program that the peer says it runs, with its version; absent until it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub software: Option<String>,
     /// How far the session is.
     pub state: PeerState,
     /// The session, once established.
@@ -326,6 +332,9 @@ pub struct SessionStatus {
     /// How old the keys in use are, in seconds; they are replaced under traffic without a handshake.
     #[serde(default)]
     pub key_age_s: u64,
+    /// Whether the keys in use also hang on the QUIC connection with the peer, beside the handshake.
+    #[serde(default)]
+    pub exporter_mixed: bool,
     /// The last measured round trip in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,

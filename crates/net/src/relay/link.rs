@@ -77,7 +77,7 @@ impl Link {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayError> {
-        self.shared.wake.register(cx.waker());
+        self.shared.outgoing.register(cx.waker());
         let now = Instant::now();
         let result =
             self.write(cx, now).and_then(|()| self.read(cx, now)).and_then(|()| self.keep_time(cx, now));
@@ -93,7 +93,7 @@ impl Link {
     ) -> Poll<Result<(), tokio_tungstenite::tungstenite::Error>> {
         loop {
             std::task::ready!(Pin::new(&mut self.socket).poll_ready(cx))?;
-            let Some(message) = self.shared.queue().pop() else {
+            let Some(message) = self.shared.outgoing.queue().pop() else {
                 return Pin::new(&mut self.socket).poll_flush(cx);
             };
             Pin::new(&mut self.socket).start_send(Message::Binary(message))?;
@@ -113,7 +113,7 @@ impl Link {
                 break false;
             }
             let message = {
-                let mut queue = self.shared.queue();
+                let mut queue = self.shared.outgoing.queue();
                 let waiting = queue.queued_bytes();
                 let message = queue.pop();
                 if queue.queued_bytes() < waiting {
@@ -130,7 +130,7 @@ impl Link {
             turn += 1;
         };
         if room {
-            self.shared.call_room_hook();
+            self.shared.outgoing.call_room_hook();
         }
         if blocked {
             let written = self.socket.get_ref().get_ref().0.written();
@@ -181,19 +181,19 @@ impl Link {
                 self.deliver(handle, segment, header, bytes);
             }
             RelayMessage::Bound(bound) => {
-                let presence = self.shared.queue().bound(&bound);
+                let presence = self.shared.outgoing.queue().bound(&bound);
                 let presence =
                     presence.ok_or_else(|| RelayError::WebSocket("too many handles".to_owned()))?;
                 self.tell(Some(presence));
                 // Frames that waited for the handle can go.
-                self.shared.wake.wake();
+                self.shared.outgoing.wake();
             }
             RelayMessage::PeerGone(handle) => {
-                let presence = self.shared.queue().peer_gone(handle);
+                let presence = self.shared.outgoing.queue().peer_gone(handle);
                 self.tell(presence);
             }
             RelayMessage::PeerPresent(handle) => {
-                let presence = self.shared.queue().peer_present(handle);
+                let presence = self.shared.outgoing.queue().peer_present(handle);
                 self.tell(presence);
             }
             RelayMessage::Ping(token) => self.answer(token),
@@ -223,7 +223,7 @@ impl Link {
     }
 
     fn deliver(&self, handle: u32, segment: Option<u16>, header: usize, bytes: Bytes) {
-        let Some(from) = self.shared.queue().node(handle) else {
+        let Some(from) = self.shared.outgoing.queue().node(handle) else {
             tracing::trace!(handle, "frames for an unknown handle dropped");
             return;
         };
@@ -245,8 +245,8 @@ impl Link {
     }
 
     fn answer(&self, token: [u8; 8]) {
-        self.shared.queue().push_control(ClientMessage::Pong(token).encode());
-        self.shared.wake.wake();
+        self.shared.outgoing.queue().push_control(ClientMessage::Pong(token).encode());
+        self.shared.outgoing.wake();
     }
 
     /// Sends heartbeats and ends the connection when the relay is silent or takes nothing.
@@ -280,7 +280,7 @@ impl Link {
     }
 
     fn ask(&self, cx: &Context<'_>) {
-        self.shared.queue().push_control(ClientMessage::Ping(*b"heartbt?").encode());
+        self.shared.outgoing.queue().push_control(ClientMessage::Ping(*b"heartbt?").encode());
         cx.waker().wake_by_ref();
     }
 

@@ -313,4 +313,5 @@ const DEPARTED: usize = 64;
 const MAX_PEERS: usize = 8192;
 
 #[cfg(test)]
+#[cfg(not(modelled))]
 mod tests;

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 pub(crate) fn local(provider: ProviderKind, aead: AeadKind) -> Local {
     let identity = Identity::generate().unwrap().with_signer(provider.provider().signer());
-    Local { identity: Arc::new(identity), provider: provider.provider(), aead }
+    Local { identity: Arc::new(identity), provider: provider.provider(), aead: aead.provider() }
 }
 
 pub(crate) fn network() -> Network {
@@ -19,7 +19,15 @@ pub(crate) fn network() -> Network {
 }
 
 pub(crate) fn handshake(a: &Local, b: &Local, network: &Network) -> (Session, Session) {
-    let params = Params { capabilities: 0, lanes: 4, mtu: 1420, roster_version: 1, tls_pin: [0; 32] };
+    let params = Params {
+        capabilities: 0,
+        lanes: 4,
+        mtu: 1420,
+        roster_version: 1,
+        tls_pin: [0; 32],
+        mixed_index: 3,
+        connection: [0; 8],
+    };
     let claims = LocalClaims { proof: vec![0; 500], params };
     let id = b.identity.node_id();
     let (waiting, hello) = AwaitChallenge::start(a, network, id, 1, [3; 32]).unwrap();

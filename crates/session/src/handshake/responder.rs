@@ -1,13 +1,14 @@
 //! The side that answers.
 
 use std::fmt;
+use std::sync::Arc;
 
+use mesh_identity::erased;
 use mesh_wire::NodeId;
 use mesh_wire::handshake::{Challenge, ESTABLISHED, Hello, RESPONSE, SUITE, box_header, parse_box};
 
-use super::schedule::{HandshakeKeys, Transcript, open_claims, seal_claims};
-use super::{HandshakeError, Local, LocalClaims, Network, Peer};
-use crate::dh::EphemeralSecret;
+use super::schedule::{Ends, HandshakeKeys, Transcript, open_claims, seal_claims};
+use super::{Fragments, HandshakeError, Local, LocalClaims, Network, Peer};
 use crate::session::{Role, Session, Side};
 
 /// CHALLENGE is sent; RESPONSE is awaited. Holds derived keys only.
@@ -29,6 +30,12 @@ pub struct Initiator {
 }
 
 impl AwaitResponse {
+    /// Returns what opens the parts of RESPONSE and splits our ESTABLISHED.
+    #[must_use]
+    pub fn fragments(&self) -> Arc<Fragments> {
+        Arc::clone(&self.keys.fragments)
+    }
+
     /// Takes a HELLO addressed to `own` and returns the CHALLENGE; `index` is our number for the session, `nonce` is
     /// random. `own` differs from our node id only where the network's root answers under the network's id.
     ///
@@ -49,17 +56,20 @@ impl AwaitResponse {
         if !parsed.suites.contains(&SUITE) {
             return Err(HandshakeError::Suite);
         }
-        let (dh, x25519) = EphemeralSecret::generate().map_err(|_| HandshakeError::Library)?;
-        let dh = dh.agree(&parsed.x25519).map_err(|_| HandshakeError::Exchange)?;
-        let (ciphertext, kem) =
-            local.provider.kem_encapsulate(&parsed.kem_public).map_err(|_| HandshakeError::Exchange)?;
-        let challenge =
-            Challenge { sender: index, receiver: parsed.sender, suite: SUITE, nonce, x25519, ciphertext };
-        let mut message = challenge.encode_body();
-        let th2 = Transcript::start(network.purpose, network.net).hello(hello).challenge(&message);
-        let keys = HandshakeKeys::derive(th2, kem.as_bytes(), &dh[..], network);
-        message.extend_from_slice(&keys.tag(th2));
-        Ok((Self { index, remote: parsed.sender, keys, th2 }, message))
+        erased(|| {
+            let (dh, x25519) = local.provider.dh_generate().map_err(|_| HandshakeError::Library)?;
+            let dh = dh.agree(&parsed.x25519).map_err(|_| HandshakeError::Exchange)?;
+            let (ciphertext, kem) =
+                local.provider.kem_encapsulate(&parsed.kem_public).map_err(|_| HandshakeError::Exchange)?;
+            let challenge =
+                Challenge { sender: index, receiver: parsed.sender, suite: SUITE, nonce, x25519, ciphertext };
+            let mut message = challenge.encode_body();
+            let th2 = Transcript::start(network.purpose, network.net).hello(hello).challenge(&message);
+            let ends = Ends { role: Role::Responder, local: index, remote: parsed.sender };
+            let keys = HandshakeKeys::derive(th2, (kem.as_bytes(), &dh), network, local.aead, &ends);
+            message.extend_from_slice(&keys.tag(th2));
+            Ok((Self { index, remote: parsed.sender, keys, th2 }, message))
+        })
     }
 
     /// Takes a RESPONSE addressed to `own` and verifies the initiator's signature.
@@ -67,16 +77,18 @@ impl AwaitResponse {
     /// # Errors
     /// [`HandshakeError`]; the state is unchanged and may take another RESPONSE.
     pub fn take(&self, local: &Local, own: NodeId, message: &[u8]) -> Result<Peer, HandshakeError> {
-        if parse_box(RESPONSE, message)? != self.index {
-            return Err(HandshakeError::Index);
-        }
-        open_claims(
-            local.aead,
-            Role::Initiator,
-            self.keys.box_key(Role::Initiator),
-            message,
-            (self.th2, own, None),
-        )
+        erased(|| {
+            if parse_box(RESPONSE, message)? != self.index {
+                return Err(HandshakeError::Index);
+            }
+            open_claims(
+                local.aead,
+                Role::Initiator,
+                self.keys.box_key(Role::Initiator),
+                message,
+                (self.th2, own, None),
+            )
+        })
     }
 
     /// Goes on with the initiator that [`AwaitResponse::take`] returned for the same `message`.
@@ -93,6 +105,12 @@ impl AwaitResponse {
 }
 
 impl Initiator {
+    /// Returns what acknowledges the parts of RESPONSE and splits our ESTABLISHED.
+    #[must_use]
+    pub fn fragments(&self) -> Arc<Fragments> {
+        Arc::clone(&self.keys.fragments)
+    }
+
     /// Admits the initiator: returns ESTABLISHED and the session, which may send once that is on its way.
     ///
     /// # Errors
@@ -102,18 +120,20 @@ impl Initiator {
         local: &Local,
         claims: &LocalClaims,
     ) -> Result<(Peer, Session, Vec<u8>), HandshakeError> {
-        let message = seal_claims(
-            local,
-            Role::Responder,
-            box_header(ESTABLISHED, self.remote),
-            self.keys.box_key(Role::Responder),
-            (self.th3, self.peer.id),
-            claims,
-        )?;
-        let keys = self.keys.session(self.th3.sealed(&message), Role::Responder);
-        let own = Side { index: self.index, lanes: claims.params.lanes };
-        let remote = Side { index: self.remote, lanes: self.peer.params.lanes };
-        Ok((self.peer, Session::new(keys, Role::Responder, local.aead, own, remote), message))
+        erased(|| {
+            let message = seal_claims(
+                local,
+                Role::Responder,
+                box_header(ESTABLISHED, self.remote),
+                self.keys.box_key(Role::Responder),
+                (self.th3, self.peer.id),
+                claims,
+            )?;
+            let keys = self.keys.session(self.th3.sealed(&message), Role::Responder);
+            let own = Side { index: self.index, lanes: claims.params.lanes };
+            let remote = Side { index: self.remote, lanes: self.peer.params.lanes };
+            Ok((self.peer, Session::new(keys, Role::Responder, local.aead, own, remote), message))
+        })
     }
 }
 

@@ -1,13 +1,17 @@
 //! Transcript hashes and the key schedule.
 
 use mesh_identity::{Label, PublicIdentity, Signature};
-use mesh_wire::handshake::{BOX_HEADER, CHALLENGE_BODY, Claims, HELLO_BODY};
+use mesh_wire::handshake::{BOX_HEADER, CHALLENGE_BODY, Claims, HELLO_BODY, PARAMS_LEN};
 use mesh_wire::{NetId, NodeId, limits};
 use zeroize::Zeroizing;
 
+use super::fragment::Fragments;
 use super::{HandshakeError, Local, LocalClaims, Network, Peer, Purpose};
-use crate::aead::AeadKind;
+use std::sync::Arc;
+
+use crate::aead::AeadProvider;
 use crate::kdf;
+use crate::secret::Secret;
 use crate::session::{Role, SessionKeys};
 
 const PROTOCOL: &[u8] = b"mesh/1 SIGMA-R X25519+ML-KEM-1024 ML-DSA-87+Ed25519 ChaCha20Poly1305 SHA512";
@@ -52,16 +56,31 @@ impl Transcript {
 
 /// The keys of one handshake, known to both sides after CHALLENGE.
 pub(super) struct HandshakeKeys {
-    initiator_box: Zeroizing<[u8; 32]>,
-    responder_box: Zeroizing<[u8; 32]>,
-    confirm: Zeroizing<[u8; 32]>,
-    master: Zeroizing<[u8; 64]>,
+    initiator_box: Secret<32>,
+    responder_box: Secret<32>,
+    confirm: Secret<32>,
+    master: Secret<64>,
+    pub(super) fragments: Arc<Fragments>,
+}
+
+/// Who computes a handshake's keys: its side, its own number and the other's.
+pub(super) struct Ends {
+    pub(super) role: Role,
+    pub(super) local: u32,
+    pub(super) remote: u32,
 }
 
 impl HandshakeKeys {
-    pub(super) fn derive(th2: Transcript, kem: &[u8], dh: &[u8], network: &Network) -> Self {
+    pub(super) fn derive(
+        th2: Transcript,
+        (kem, dh): (&[u8; 32], &[u8; 32]),
+        network: &Network,
+        aead: &'static dyn AeadProvider,
+        ends: &Ends,
+    ) -> Self {
         let secret = kdf::extract(&th2.0, &[kem, dh, &network.psk[..]]);
         Self {
+            fragments: Arc::new(Fragments::derive(&secret, aead, ends.role, ends.local, ends.remote)),
             initiator_box: secret.expand("i hs"),
             responder_box: secret.expand("r hs"),
             confirm: secret.expand("confirm"),
@@ -113,7 +132,11 @@ pub(super) fn seal_claims(
         params: claims.params,
         signature: &signature.as_bytes()[..],
     };
-    let mut message = header.to_vec();
+    // Long enough at once: growing would leave the claims behind in the clear.
+    let length =
+        BOX_HEADER + limits::PUBLIC_IDENTITY + 2 + claims.proof.len() + PARAMS_LEN + limits::SIGNATURE + 16;
+    let mut message = Vec::with_capacity(length);
+    message.extend_from_slice(&header);
     claims.encode(&mut message);
     if message.len() + 16 > limits::HANDSHAKE_MESSAGE {
         return Err(HandshakeError::Library);
@@ -127,7 +150,7 @@ pub(super) fn seal_claims(
 ///
 /// `expected` is the node that must have answered, where the side knows it beforehand.
 pub(super) fn open_claims(
-    aead: AeadKind,
+    aead: &dyn AeadProvider,
     role: Role,
     key: &[u8; 32],
     message: &[u8],

@@ -3,22 +3,23 @@ use mesh_wire::handshake::{BOX_HEADER, CHALLENGE, CHALLENGE_LEN, ENROL, HELLO};
 use proptest::prelude::*;
 
 use super::*;
+use crate::aead::AeadKind;
 use crate::pq::ProviderKind;
 
 const NET: NetId = NetId([7; 32]);
 
-struct World {
-    alice: Local,
-    bob: Local,
-    network: Network,
+pub(super) struct World {
+    pub(super) alice: Local,
+    pub(super) bob: Local,
+    pub(super) network: Network,
 }
 
 fn local(provider: ProviderKind, aead: AeadKind) -> Local {
     let identity = Identity::generate().unwrap().with_signer(provider.provider().signer());
-    Local { identity: Arc::new(identity), provider: provider.provider(), aead }
+    Local { identity: Arc::new(identity), provider: provider.provider(), aead: aead.provider() }
 }
 
-fn world() -> World {
+pub(super) fn world() -> World {
     World {
         alice: local(ProviderKind::AwsLc, AeadKind::AwsLc),
         bob: local(ProviderKind::Pqcrypto, AeadKind::ChaCha20Poly1305),
@@ -26,26 +27,34 @@ fn world() -> World {
     }
 }
 
-fn member(secret: u8) -> Network {
+pub(super) fn member(secret: u8) -> Network {
     Network::new(NET, Zeroizing::new([secret; 32]), Purpose::Member)
 }
 
-fn claims(proof: &[u8]) -> LocalClaims {
-    let params = Params { capabilities: 0, lanes: 2, mtu: 1420, roster_version: 3, tls_pin: [0; 32] };
+pub(super) fn claims(proof: &[u8]) -> LocalClaims {
+    let params = Params {
+        capabilities: 0,
+        lanes: 2,
+        mtu: 1420,
+        roster_version: 3,
+        tls_pin: [0; 32],
+        mixed_index: 4,
+        connection: [0; 8],
+    };
     LocalClaims { proof: proof.to_vec(), params }
 }
 
 /// The four messages of one honest handshake and both ends' states before they take them.
-struct Run {
-    await_challenge: AwaitChallenge,
-    hello: Vec<u8>,
-    await_response: AwaitResponse,
-    challenge: Vec<u8>,
-    await_established: AwaitEstablished,
-    response: Vec<u8>,
+pub(super) struct Run {
+    pub(super) await_challenge: AwaitChallenge,
+    pub(super) hello: Vec<u8>,
+    pub(super) await_response: AwaitResponse,
+    pub(super) challenge: Vec<u8>,
+    pub(super) await_established: AwaitEstablished,
+    pub(super) response: Vec<u8>,
 }
 
-fn run(world: &World) -> Run {
+pub(super) fn run(world: &World) -> Run {
     let bob = world.bob.identity.node_id();
     let (await_challenge, hello) =
         AwaitChallenge::start(&world.alice, &world.network, bob, 11, [1; 32]).unwrap();
@@ -56,7 +65,7 @@ fn run(world: &World) -> Run {
     Run { await_challenge, hello, await_response, challenge, await_established, response }
 }
 
-fn finish(world: &World, run: Run) -> (Established, Peer, Session) {
+pub(super) fn finish(world: &World, run: Run) -> (Established, Peer, Session) {
     let bob = world.bob.identity.node_id();
     let peer = run.await_response.take(&world.bob, bob, &run.response).unwrap();
     let initiator = run.await_response.proven(peer, &run.response);
@@ -125,11 +134,9 @@ fn impostor_with_the_secret_but_other_keys_is_refused() {
     let world = world();
     let mallory = local(ProviderKind::AwsLc, AeadKind::AwsLc);
     let bob = world.bob.identity.node_id();
-    let run = run(&world);
-    let (state, challenge) =
-        AwaitResponse::start(&mallory, &world.network, bob, &run.hello, 5, [0; 32]).unwrap();
-    let (waiting, response) =
-        run.await_challenge.take(&world.alice, &world.network, &challenge, &claims(b"")).unwrap();
+    let (waiting, hello) = AwaitChallenge::start(&world.alice, &world.network, bob, 1, [0; 32]).unwrap();
+    let (state, challenge) = AwaitResponse::start(&mallory, &world.network, bob, &hello, 5, [0; 32]).unwrap();
+    let (waiting, response) = waiting.take(&world.alice, &world.network, &challenge, &claims(b"")).unwrap();
     let peer = state.take(&mallory, bob, &response).unwrap();
     let (_, _, established) = state.proven(peer, &response).establish(&mallory, &claims(b"")).unwrap();
     assert_eq!(waiting.take(&world.alice, &established).unwrap_err(), HandshakeError::Identity);
@@ -174,6 +181,28 @@ fn messages_of_two_runs_do_not_mix() {
     let taken = one.await_challenge.take(&world.alice, &world.network, &two.challenge, &claims(b""));
     assert_eq!(taken.unwrap_err(), HandshakeError::Confirmation);
     assert_eq!(one.await_response.take(&world.bob, bob, &two.response).unwrap_err(), HandshakeError::Box);
+}
+
+#[test]
+fn state_that_went_on_takes_nothing_more() {
+    let world = world();
+    let bob = world.bob.identity.node_id();
+    let honest = run(&world);
+    let again = honest.await_challenge.take(&world.alice, &world.network, &honest.challenge, &claims(b""));
+    assert_eq!(again.unwrap_err(), HandshakeError::Spent);
+    let peer = honest.await_response.take(&world.bob, bob, &honest.response).unwrap();
+    let (_, _, established) =
+        honest.await_response.proven(peer, &honest.response).establish(&world.bob, &claims(b"")).unwrap();
+    honest.await_established.take(&world.alice, &established).unwrap();
+    let again = honest.await_established.take(&world.alice, &established);
+    assert_eq!(again.unwrap_err(), HandshakeError::Spent);
+}
+
+#[test]
+fn states_can_be_shared_between_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<(Local, Network, CookieJar, AwaitChallenge, AwaitEstablished, AwaitResponse, Initiator)>();
+    check::<(Fragments, Assembly, Session, crate::Rekey)>();
 }
 
 #[test]

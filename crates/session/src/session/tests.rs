@@ -1,14 +1,18 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::aead::AeadKind;
 
 fn pair(aead: AeadKind) -> (Session, Session) {
-    let (one, two) = (Zeroizing::new([1; 32]), Zeroizing::new([2; 32]));
-    let chain = || Box::new(Zeroizing::new([3; 64]));
-    let left = SessionKeys { id: [9; 16], send: one.clone(), receive: two.clone(), chain: chain() };
-    let right = SessionKeys { id: [9; 16], send: two, receive: one, chain: chain() };
+    let key = |byte| Secret::copy(&[byte; 32]);
+    let chain = || Secret::copy(&[3; 64]);
+    let left = SessionKeys { id: [9; 16], send: key(1), receive: key(2), chain: chain() };
+    let right = SessionKeys { id: [9; 16], send: key(2), receive: key(1), chain: chain() };
     let (a, b) = (Side { index: 10, lanes: 2 }, Side { index: 20, lanes: 3 });
-    (Session::new(left, Role::Initiator, aead, a, b), Session::new(right, Role::Responder, aead, b, a))
+    (
+        Session::new(left, Role::Initiator, aead.provider(), a, b),
+        Session::new(right, Role::Responder, aead.provider(), b, a),
+    )
 }
 
 fn seal(session: &mut Session, lane: u16, payload: &[u8]) -> Vec<u8> {

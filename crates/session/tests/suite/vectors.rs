@@ -4,7 +4,7 @@
 //! seed or encapsulation with given randomness. Seeds are therefore expanded by the crate `ml-kem`, itself checked against
 //! the same vectors, and the providers use the expanded keys; of the encapsulation vectors the keys are used.
 
-use mesh_session::aead::AeadKind;
+use mesh_session::aead::{AeadKind, AeadProvider as _};
 use mesh_session::dh::{EphemeralSecret, ZeroSharedSecret};
 use mesh_session::kdf;
 use mesh_session::pq::{KemSecret, PqError, PqProvider, ProviderKind};

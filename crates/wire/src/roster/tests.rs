@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{NetId, NodeId, Pin, WireError};
 
@@ -106,8 +108,36 @@ fn head_bytes_are_fixed() {
     assert_eq!(bytes.len(), 189);
     assert_eq!(bytes[..34], [&[1], [1; 32].as_slice(), &[3]].concat());
     assert_eq!(bytes[41..73], [2; 32]);
+    assert_eq!(bytes[34..41], [0; 7]);
     assert_eq!(bytes[73..93], [4, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    assert_eq!(bytes[93..], [[6; 32], [7; 32], [8; 32]].concat());
     assert_eq!(Head::parse(&bytes), Ok(head()));
+}
+
+#[test]
+fn file_and_proofs_have_fixed_bytes() {
+    let (head, leaf, settings) = (head().encode(), leaf().encode(), settings().encode());
+    let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap().to_le_bytes();
+    let file = [
+        &[1][..],
+        &[9; 2624],
+        &head,
+        &[10; 4691],
+        &length(&settings),
+        &settings,
+        &[2, 0],
+        &[11; 32],
+        &[12; 32],
+        &length(&leaf),
+        &leaf,
+    ]
+    .concat();
+    assert_eq!(file_bytes(), file);
+    let rest =
+        [&[3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &length(&leaf), &leaf, &[2], &[1; 32], &[2; 32]].concat();
+    assert_eq!(proof_bytes(false, false), [&[1, 0][..], &rest].concat());
+    assert_eq!(proof_bytes(true, false), [&[1, 1][..], &head, &[10; 4691], &rest].concat());
+    assert_eq!(proof_bytes(true, true), [&[1, 3][..], &[9; 2624], &head, &[10; 4691], &rest].concat());
 }
 
 #[test]
@@ -266,4 +296,101 @@ fn a_node_owns_its_addresses_and_prefixes() {
     assert!(leaf.owns(leaf.ipv4.into()) && leaf.owns(leaf.ipv6.into()));
     assert!(leaf.owns("10.1.2.3".parse().unwrap()) && leaf.owns("fd00::5".parse().unwrap()));
     assert!(!leaf.owns("100.64.16.2".parse().unwrap()));
+}
+
+proptest! {
+    #[test]
+    fn heads_are_read_back(
+        net: [u8; 32],
+        version in 1u64..,
+        times: [u64; 2],
+        leaf_count in 1u32..=4096,
+        previous: [u8; 32],
+        hashes: [[u8; 32]; 3],
+    ) {
+        let head = Head {
+            net: NetId(net),
+            version,
+            // The first version has none before it.
+            previous: if version == 1 { [0; 32] } else { previous },
+            issued_at: UnixSeconds(times[0].min(times[1])),
+            fresh_until: UnixSeconds(times[0].max(times[1])),
+            leaf_count,
+            merkle_root: hashes[0],
+            settings_hash: hashes[1],
+            revoked_hash: hashes[2],
+        };
+        prop_assert_eq!(Head::parse(&head.encode()), Ok(head));
+    }
+
+    #[test]
+    fn settings_are_read_back(name in "[a-z]{1,63}", octet in 64u8..128, tap: bool, mtu in MTU_MIN..=MTU_MAX, hosts in proptest::collection::btree_set("[a-z]{1,30}", 0..16)) {
+        let settings = RosterSettings {
+            name: name.parse().unwrap(),
+            ipv4_pool: format!("100.{octet}.0.0/16").parse().unwrap(),
+            link: if tap { Link::Tap } else { Link::Tun },
+            mtu,
+            relays: hosts
+                .iter()
+                .map(|host| (format!("wss://{host}.example").parse().unwrap(), Pin([octet; 32])))
+                .collect(),
+        };
+        let bytes = settings.encode();
+        let back = RosterSettings::parse(&bytes);
+        prop_assert_eq!(back.map(|back| back.encode()), Ok(bytes));
+    }
+
+    #[test]
+    fn files_of_any_content_are_read_back(
+        fill: u8,
+        leaf_count in 1u32..20,
+        leaf in proptest::collection::vec(any::<u8>(), 1..60),
+        settings in proptest::collection::vec(any::<u8>(), 1..60),
+        revoked in proptest::collection::btree_set(any::<[u8; 32]>(), 0..20),
+    ) {
+        let head = Head { leaf_count, ..head() }.encode();
+        let parts = RosterParts {
+            root: &[fill; 2624],
+            head: &head,
+            signature: &[!fill; 4691],
+            settings: &settings,
+            revoked: revoked.into_iter().map(NodeId).collect(),
+            leaves: vec![&leaf; usize::try_from(leaf_count).unwrap()],
+        };
+        let bytes = parts.encode();
+        prop_assert_eq!(RosterParts::parse(&bytes).map(|parts| parts.encode()), Ok(bytes));
+    }
+
+    #[test]
+    fn proofs_of_any_content_are_read_back(
+        flags in 0usize..3,
+        version: u64,
+        index: u32,
+        leaf in proptest::collection::vec(any::<u8>(), 1..60),
+        path in proptest::collection::vec(any::<[u8; 32]>(), 0..=12),
+    ) {
+        let head = head().encode();
+        let parts = ProofParts {
+            root: (flags == 2).then_some(&[9; 2624]),
+            head: (flags >= 1).then_some((&head, &[10; 4691])),
+            version,
+            index,
+            leaf: &leaf,
+            path,
+        };
+        let bytes = parts.encode();
+        prop_assert_eq!(ProofParts::parse(&bytes).map(|parts| parts.encode()), Ok(bytes));
+    }
+
+    #[test]
+    fn noise_never_panics(noise in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let noise = [&[1], &noise[..]].concat();
+        prop_assert!(RosterParts::parse(&noise).is_err());
+        if let Ok(proof) = ProofParts::parse(&noise) {
+            prop_assert_eq!(proof.encode(), noise.clone());
+        }
+        if let Ok(leaf) = Leaf::parse(&noise[1..]) {
+            prop_assert_eq!(leaf.encode(), &noise[1..]);
+        }
+    }
 }

@@ -54,7 +54,11 @@ fn damaged_samples_are_refused() {
             assert!(BindingRequest::parse(&bytes[..len]).is_err());
         }
     }
-    let mut longer = hex(SAMPLE_REQUEST);
+    let request = hex(SAMPLE_REQUEST);
+    for len in 0..request.len() {
+        assert!(BindingRequest::parse(&request[..len]).is_err());
+    }
+    let mut longer = request;
     longer.push(0);
     assert!(BindingRequest::parse(&longer).is_err());
 }

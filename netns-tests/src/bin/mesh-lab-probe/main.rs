@@ -2,10 +2,13 @@
 //!
 //! Each command prints one JSON document when it is done; a receiver prints `ready` first, once its socket stands.
 
+mod batch;
 mod datagrams;
+mod flood;
 mod http;
 mod junk;
 mod pattern;
+mod stranger;
 mod stream;
 
 use std::net::SocketAddr;
@@ -13,6 +16,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+use crate::flood::Flood;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -84,6 +89,38 @@ enum Command {
         #[arg(long, default_value_t = 50)]
         count: u32,
     },
+    /// Send random datagrams and such as only the protocol knows, as fast as the sockets take them.
+    Stranger {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, default_value_t = 1_000_000)]
+        count: u64,
+        /// The same seed sends the same datagrams.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Send captured parts of HELLOs again, from many addresses that are not ours.
+    Flood {
+        #[arg(long)]
+        to: SocketAddr,
+        /// The block of IPv4 addresses to send from.
+        #[arg(long)]
+        sources: flood::Sources,
+        /// A capture of Ethernet that holds the HELLOs.
+        #[arg(long)]
+        from_pcap: PathBuf,
+        /// Which parts each source sends, one digit each.
+        #[arg(long, default_value = "01")]
+        order: String,
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Datagrams per second; as fast as the kernel takes them unless given.
+        #[arg(long)]
+        rate: Option<u64>,
+        /// End after this many sources.
+        #[arg(long)]
+        count: Option<u64>,
+    },
 }
 
 #[expect(clippy::print_stdout, reason = "the document on the standard output is what this program is for")]
@@ -98,6 +135,11 @@ fn main() -> Result<()> {
         Command::Http { bind, file } => http::serve(bind, &file)?,
         Command::JunkUdp { to, count } => junk::udp(to, count)?,
         Command::JunkTcp { to, count } => junk::tcp(to, count)?,
+        Command::Stranger { to, count, seed } => stranger::run(to, count, seed)?,
+        Command::Flood { to, sources, from_pcap, order, seconds, rate, count } => {
+            let to = flood::ipv4(to)?;
+            Flood { to, sources, from_pcap: &from_pcap, order: &order, seconds, rate, count }.run()?
+        }
     };
     println!("{document}");
     Ok(())

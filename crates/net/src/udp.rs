@@ -1,0 +1,227 @@
+//! The UDP sockets of a node, for a thread that polls them and never waits inside of a call.
+//!
+//! In: datagrams of anybody, unread, in the batches that the kernel hands out. Out: datagrams, several at once where the
+//! kernel cuts them apart itself (UDP GSO). What the bytes mean is decided elsewhere.
+//!
+//! Invariants: at most one socket per address family; no allocation per datagram; the work of one call is bounded; no
+//! ICMP message and no refusal by a firewall ends a socket. No datagram is fragmented by IP, so one that is larger than
+//! the interface's MTU is refused.
+
+mod error;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::array;
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::AtomicBool;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use quinn_udp::{BATCH_SIZE, RecvMeta, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+pub use error::{UdpBindError, UdpSendError};
+
+/// The UDP sockets of a node: at most one for IPv4 and one for IPv6.
+#[derive(Debug)]
+pub struct UdpSockets {
+    ipv4: Option<UdpSocket>,
+    ipv6: Option<UdpSocket>,
+    buffers: Buffers,
+}
+
+impl UdpSockets {
+    /// Binds a socket to each address; none at all for an empty list. A port of zero lets the kernel choose.
+    ///
+    /// An IPv6 socket takes IPv6 only, so that both families can share a port. Where the process has `CAP_NET_ADMIN` its
+    /// buffers may exceed `net.core.rmem_max` and `wmem_max`.
+    ///
+    /// # Errors
+    /// A second address of one family, or what the kernel says about the address.
+    pub fn bind(listen: &[SocketAddr]) -> Result<Self, UdpBindError> {
+        let (mut ipv4, mut ipv6) = (None, None);
+        for &address in listen {
+            let slot = if address.is_ipv4() { &mut ipv4 } else { &mut ipv6 };
+            if slot.is_some() {
+                let source = io::Error::new(io::ErrorKind::InvalidInput, "one address per family is enough");
+                return Err(UdpBindError { address, source });
+            }
+            *slot = Some(UdpSocket::bind(address).map_err(|source| UdpBindError { address, source })?);
+        }
+        Ok(Self { ipv4, ipv6, buffers: Buffers::new() })
+    }
+
+    /// What to poll: readable means [`recv_batch`](Self::recv_batch) has work, writable that a full socket has room.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.sockets().map(|socket| socket.socket.as_fd())
+    }
+
+    /// The addresses the sockets are bound to, IPv4 first.
+    pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> {
+        self.sockets().map(|socket| socket.local)
+    }
+
+    /// Whether a datagram to this address has a socket to leave from.
+    pub fn serves(&self, to: SocketAddr) -> bool {
+        self.socket_for(canonical(to)).is_some()
+    }
+
+    /// Hands over what has arrived, at most [`MAX_BATCH`] buffers per socket, and returns how many buffers that were.
+    ///
+    /// `each` gets the sender, in the form in which equal addresses compare equal (no IPv4 mapped into IPv6, no flow
+    /// label), the bytes, and the segment: the bytes hold one datagram, or several of one sender that the kernel put
+    /// together (UDP GRO), each as long as the segment and only the last one possibly shorter. Neither is ever zero. The
+    /// bytes may be changed in place. Fewer than [`MAX_BATCH`] buffers of each socket mean that they are empty for now.
+    ///
+    /// # Errors
+    /// What a socket says that is neither "nothing there" nor the news of an earlier datagram that did not arrive, and
+    /// nothing was received by either. Calling again is right; the socket stays as it is.
+    pub fn recv_batch(&mut self, mut each: impl FnMut(SocketAddr, &mut [u8], usize)) -> io::Result<usize> {
+        let Self { ipv4, ipv6, buffers } = self;
+        let mut received = 0;
+        let mut failure = None;
+        for socket in [&*ipv4, &*ipv6].into_iter().flatten() {
+            match buffers.fill(socket, &mut each) {
+                Ok(count) => received += count,
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) if received == 0 => Err(error),
+            Some(_) | None => Ok(received),
+        }
+    }
+
+    /// Sends one datagram, or several of `segment` bytes each of which only the last may be shorter.
+    ///
+    /// The kernel cuts them apart where it and the way out can (UDP GSO); where they refuse, each datagram is sent by
+    /// itself and the socket remembers. The caller counts what did not leave; a datagram that left may still be lost.
+    ///
+    /// # Errors
+    /// [`UdpSendError`]; none of them says anything about the next datagram, and none ends the socket.
+    pub fn send(&self, to: SocketAddr, payload: &[u8], segment: Option<u16>) -> Result<(), UdpSendError> {
+        let to = canonical(to);
+        let socket = self.socket_for(to).ok_or(UdpSendError::NoSocket)?;
+        send::send(&socket.gso, to, payload, segment, |transmit| {
+            socket.state.try_send((&socket.socket).into(), transmit)
+        })
+    }
+
+    fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
+        [&self.ipv4, &self.ipv6].into_iter().flatten()
+    }
+
+    fn socket_for(&self, to: SocketAddr) -> Option<&UdpSocket> {
+        if to.is_ipv4() { self.ipv4.as_ref() } else { self.ipv6.as_ref() }
+    }
+}
+
+/// One bound socket.
+#[derive(Debug)]
+struct UdpSocket {
+    socket: Socket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    /// Whether several datagrams may be given to the kernel at once; ends with the first refusal.
+    gso: AtomicBool,
+}
+
+impl UdpSocket {
+    fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        enlarge_buffers(&socket);
+        socket.bind(&address.into())?;
+        let state = UdpSocketState::new((&socket).into())?;
+        let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let gso = AtomicBool::new(state.max_gso_segments() > 1);
+        Ok(Self { socket, state, local, gso })
+    }
+}
+
+/// Asks for [`RECEIVE_BUFFER`] and [`SEND_BUFFER`]. Less is slower under load and wrong in nothing, so refusals pass.
+fn enlarge_buffers(socket: &Socket) {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+    }
+}
+
+/// Room for one batch, made once.
+#[derive(Debug)]
+struct Buffers {
+    bytes: Box<[u8]>,
+    meta: [RecvMeta; BATCH_SIZE],
+}
+
+impl Buffers {
+    fn new() -> Self {
+        // Zeroed pages cost memory only once something was received into them.
+        Self { bytes: vec![0; BATCH_SIZE * BUFFER_LEN].into(), meta: [RecvMeta::default(); BATCH_SIZE] }
+    }
+
+    fn fill(
+        &mut self,
+        socket: &UdpSocket,
+        each: &mut impl FnMut(SocketAddr, &mut [u8], usize),
+    ) -> io::Result<usize> {
+        let count = self.receive(socket)?;
+        for (meta, buffer) in self.meta.iter().zip(self.bytes.chunks_exact_mut(BUFFER_LEN)).take(count) {
+            let Some(bytes) = buffer.get_mut(..meta.len) else { continue };
+            // An empty datagram says nothing, and a segment of zero bytes would divide nothing.
+            if !bytes.is_empty() && meta.stride > 0 {
+                each(canonical(meta.addr), bytes, meta.stride.min(meta.len));
+            }
+        }
+        Ok(count)
+    }
+
+    fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+        let mut rest = self.bytes.chunks_exact_mut(BUFFER_LEN);
+        let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
+            array::from_fn(|_| IoSliceMut::new(rest.next().unwrap_or_default()));
+        // Each pending error is told once; a second one after the first is left to the next call.
+        for _ in 0..2 {
+            match socket.state.recv((&socket.socket).into(), &mut slices, &mut self.meta) {
+                Ok(count) => return Ok(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if error::is_news_of_another(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The form of an address in which two that mean the same compare equal. A link-local address keeps its interface,
+/// without which it names nobody.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match (address.ip().to_canonical(), address) {
+        (IpAddr::V6(ip), SocketAddr::V6(v6)) => {
+            let scope = if ip.is_unicast_link_local() { v6.scope_id() } else { 0 };
+            SocketAddrV6::new(ip, v6.port(), 0, scope).into()
+        }
+        (ip, address) => SocketAddr::new(ip, address.port()),
+    }
+}
+
+/// The most buffers that one call of [`UdpSockets::recv_batch`] takes from one socket: one system call's worth.
+pub const MAX_BATCH: usize = BATCH_SIZE;
+
+/// The most that the kernel puts together with UDP GRO, and the longest datagram.
+const BUFFER_LEN: usize = 65_535;
+
+/// About 2000 full datagrams with the kernel's own overhead: what arrives at 2 Gbit/s within 12 ms, which is longer than
+/// a busy machine lets a thread wait for its turn.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Thirty batches of 64 KiB, so that a burst of the tunnel does not find the socket full, and too little to delay by
+/// itself what comes after it.
+const SEND_BUFFER: usize = 2 * 1024 * 1024;

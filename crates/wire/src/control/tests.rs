@@ -1,0 +1,135 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn samples() -> Vec<(Control<'static>, &'static [u8])> {
+    vec![
+        (Control::Keepalive, &[0]),
+        (Control::Ping(1), &[1, 1, 0, 0, 0, 0, 0, 0, 0]),
+        (Control::Pong(2), &[2, 2, 0, 0, 0, 0, 0, 0, 0]),
+        (Control::Close, &[3]),
+        (Control::EnrolRequest { name: "pi" }, &[0x10, 2, b'p', b'i']),
+        (
+            Control::EnrolPart { total: 9, offset: 7, bytes: &[5, 6] },
+            &[0x11, 9, 0, 0, 0, 7, 0, 0, 0, 2, 0, 5, 6],
+        ),
+        (Control::EnrolRefused { refusal: Refusal::Used, text: "no" }, &[0x12, 2, 2, b'n', b'o']),
+    ]
+}
+
+#[test]
+fn messages_have_the_documented_bytes() {
+    for (message, bytes) in samples() {
+        assert_eq!(message.encode(), bytes);
+        assert_eq!(Control::parse(bytes), Ok(message));
+    }
+}
+
+#[test]
+fn rekey_messages_are_read_back() {
+    const { assert!(REKEY_PART * 2 == REKEY_LEN) };
+    let offer = RekeyOffer { index: 7, x25519: [1; 32], kem_public: Box::new([2; limits::KEM_PUBLIC]) };
+    assert_eq!(offer.encode()[..6], [7, 0, 0, 0, 1, 1]);
+    assert_eq!(RekeyOffer::parse(&offer.encode()), Ok(offer));
+    let bytes =
+        RekeyOffer { index: 7, x25519: [1; 32], kem_public: Box::new([2; limits::KEM_PUBLIC]) }.encode();
+    assert_eq!(bytes, [&[7, 0, 0, 0][..], &[1; 32], &[2; 1568]].concat());
+    for length in 0..bytes.len() {
+        assert_eq!(RekeyOffer::parse(&bytes[..length]), Err(WireError::Truncated));
+        assert_eq!(RekeyAnswer::parse(&bytes[..length]), Err(WireError::Truncated));
+    }
+    assert_eq!(RekeyOffer::parse(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing));
+    let answer = RekeyAnswer { index: 8, x25519: [1; 32], ciphertext: Box::new([2; limits::KEM_CIPHERTEXT]) };
+    let bytes = answer.encode();
+    assert_eq!(RekeyAnswer::parse(&bytes[1..]), Err(WireError::Truncated));
+    assert_eq!(RekeyAnswer::parse(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing));
+    assert_eq!(RekeyAnswer::parse(&bytes), Ok(answer));
+
+    let half = [9; REKEY_PART];
+    let part = RekeyPart { id: 3, half: Half::Second, bytes: &half };
+    let bytes = Control::RekeyOffer(part).encode();
+    assert_eq!(bytes[..7], [8, 3, 0, 0, 0, 1, 9]);
+    assert_eq!(Control::parse(&bytes), Ok(Control::RekeyOffer(part)));
+    let bytes = Control::RekeyAnswer(part).encode();
+    assert_eq!(Control::parse(&bytes), Ok(Control::RekeyAnswer(part)));
+    for length in 0..bytes.len() {
+        assert_eq!(Control::parse(&bytes[..length]), Err(WireError::Truncated));
+    }
+    assert_eq!(Control::parse(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing));
+    let mut wrong = bytes;
+    wrong[5] = 2;
+    assert_eq!(Control::parse(&wrong), Err(WireError::Invalid("half")));
+}
+
+#[test]
+fn answer_is_read_back() {
+    let answer = EnrolAnswer { secret_epoch: 3, network_secret: Zeroizing::new([7; 32]), roster: b"roster" };
+    let bytes = answer.encode();
+    assert_eq!(bytes[..5], [3, 0, 0, 0, 7]);
+    assert_eq!(EnrolAnswer::parse(&bytes), Ok(answer));
+    assert_eq!(*bytes, [&[3, 0, 0, 0][..], &[7; 32], b"roster"].concat());
+    for length in 0..36 {
+        assert_eq!(EnrolAnswer::parse(&bytes[..length]), Err(WireError::Truncated));
+    }
+    assert!(EnrolAnswer::parse(&vec![0; ENROL_ANSWER + 1]).is_err());
+}
+
+#[test]
+fn cut_extended_and_unknown_messages_are_refused() {
+    for (_, bytes) in samples() {
+        for length in 0..bytes.len() {
+            assert!(Control::parse(&bytes[..length]).is_err());
+        }
+        let longer = [bytes, &[0]].concat();
+        assert_eq!(Control::parse(&longer), Err(WireError::Trailing));
+    }
+    assert_eq!(Control::parse(&[0xff]), Err(WireError::Invalid("control type")));
+    assert_eq!(Control::parse(&[0x12, 99, 0]), Err(WireError::Invalid("refusal")));
+}
+
+fn messages() -> impl Strategy<Value = Vec<u8>> {
+    let half = prop_oneof![Just(Half::First), Just(Half::Second)];
+    let part = (any::<bool>(), any::<u32>(), half, any::<u8>()).prop_map(|(offer, id, half, fill)| {
+        let bytes = [fill; REKEY_PART];
+        let part = RekeyPart { id, half, bytes: &bytes };
+        if offer { Control::RekeyOffer(part).encode() } else { Control::RekeyAnswer(part).encode() }
+    });
+    let piece = (any::<u32>(), any::<u32>(), proptest::collection::vec(any::<u8>(), 0..400))
+        .prop_map(|(total, offset, bytes)| Control::EnrolPart { total, offset, bytes: &bytes }.encode());
+    prop_oneof![
+        Just(Control::Keepalive.encode()),
+        Just(Control::Close.encode()),
+        any::<u64>().prop_map(|id| Control::Ping(id).encode()),
+        any::<u64>().prop_map(|id| Control::Pong(id).encode()),
+        "[a-z~-]{0,64}".prop_map(|name| Control::EnrolRequest { name: &name }.encode()),
+        (0..6usize, "[a-z ]{0,200}").prop_map(|(at, text)| {
+            Control::EnrolRefused { refusal: Refusal::ALL[at].0, text: &text }.encode()
+        }),
+        part,
+        piece,
+    ]
+}
+
+proptest! {
+    #[test]
+    fn messages_are_read_back(bytes in messages()) {
+        let message = Control::parse(&bytes).unwrap();
+        prop_assert_eq!(message.encode(), bytes);
+    }
+
+    #[test]
+    fn rekey_messages_with_any_content_are_read_back(index: u32, x25519: [u8; 32], fill: u8) {
+        let offer = RekeyOffer { index, x25519, kem_public: Box::new([fill; limits::KEM_PUBLIC]) };
+        prop_assert_eq!(RekeyOffer::parse(&offer.encode()), Ok(offer));
+        let answer = RekeyAnswer { index, x25519, ciphertext: Box::new([fill; limits::KEM_CIPHERTEXT]) };
+        prop_assert_eq!(RekeyAnswer::parse(&answer.encode()), Ok(answer));
+    }
+
+    #[test]
+    fn what_is_read_is_written_back(kind in 0u8..0x14, body in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let bytes = [&[kind][..], &body].concat();
+        if let Ok(message) = Control::parse(&bytes) {
+            prop_assert_eq!(message.encode(), bytes);
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The state machines of a node that comes up.
+
+use std::sync::Arc;
+
+use mesh_net::PeerInfo;
+use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
+use mesh_session::handshake::Local;
+use mesh_wire::Pin;
+use mesh_wire::roster::Link;
+
+use super::Shared;
+use crate::interface;
+use crate::state::Membership;
+
+/// Makes the two state machines of the node; `pin` is that of the QUIC endpoint's certificate.
+pub(super) fn machines(
+    shared: &Shared,
+    local: &Local,
+    membership: &Membership,
+    pin: Pin,
+) -> (Node, Handshaker) {
+    let settings = membership.roster.settings();
+    let numbers = Numbers::default();
+    let mtu = interface::mtu(&shared.config, settings);
+    let node = NodeConfig {
+        own: shared.own,
+        provider: local.provider,
+        net: membership.net,
+        link: match settings.link {
+            Link::Tun => mesh_node::Link::Ip,
+            Link::Tap => mesh_node::Link::Ethernet,
+        },
+        mtu,
+        numbers: numbers.clone(),
+        endpoints: shared.config.endpoints.clone(),
+        hold_until_mixed: shared.config.hold_until_mixed,
+        timings: shared.timings,
+    };
+    let handshaker = HandshakerConfig {
+        local: local.clone(),
+        net: membership.net,
+        network_secret: membership.network_secret.clone(),
+        mtu,
+        tls_pin: pin.0,
+        numbers,
+    };
+    let roster = &membership.roster;
+    (Node::new(node, Arc::clone(roster), random()), Handshaker::new(handshaker, Arc::clone(roster), random()))
+}
+
+fn random() -> Random {
+    Box::new(|bytes: &mut [u8]| {
+        aws_lc_rs::rand::fill(bytes).expect("the system's generator, once seeded, does not fail");
+    })
+}
+
+/// Returns what this node says of itself to its peers.
+pub(super) fn this_node() -> PeerInfo {
+    PeerInfo { version: env!("CARGO_PKG_VERSION").to_owned(), os: std::env::consts::OS.to_owned() }
+}

@@ -1,0 +1,54 @@
+//! Where the relay client and the QUIC endpoint put what they bring.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use mesh_net::{QuicEvent, QuicSink, RelayEvent, RelaySink};
+use mesh_wire::NodeId;
+use tokio::sync::mpsc;
+
+use super::pending::Pending;
+use crate::engine::{Command, Datagrams, Frames, Inbox};
+
+/// Brings what the relay client hears to the engine and the supervisor.
+pub(super) struct Sink {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) events: Arc<Pending>,
+}
+
+impl RelaySink for Sink {
+    fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
+        self.inbox.frames(Frames { from, payload, segment });
+    }
+
+    fn event(&self, event: RelayEvent) {
+        if let RelayEvent::Peer { node, present } = &event {
+            self.inbox.command(Command::Presence(*node, *present));
+        }
+        self.events.put(event);
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        self.events.end();
+    }
+}
+
+/// Brings what the QUIC endpoint sends to the engine, and what it tells to the supervisor.
+pub(super) struct Sealed {
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) events: mpsc::Sender<QuicEvent>,
+}
+
+impl QuicSink for Sealed {
+    fn transmit(&self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> bool {
+        self.inbox.quic(Datagrams { to, payload, segment })
+    }
+
+    fn event(&self, event: QuicEvent) {
+        if self.events.try_send(event).is_err() {
+            tracing::warn!("an event of a QUIC connection was lost: the supervisor does not keep up");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What [`super::outbox`] is built from. `tests/models` puts model-checked parts of the same names in their place.
+
+pub(super) use std::sync::atomic::{AtomicU32, Ordering};
+pub(super) use std::sync::{Mutex, MutexGuard};
+
+pub(super) use futures_util::task::AtomicWaker;
