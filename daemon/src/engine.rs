@@ -29,6 +29,7 @@ use mesh_net::{QuicEndpoint, RelaySender, SendError, UdpSockets};
 use mesh_node::{
     Delivery, Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, Transmit, TxQueue,
 };
+use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
 use mesh_wire::frame::SEALED;
@@ -218,7 +219,7 @@ impl Worker {
     fn run(mut self) {
         loop {
             match self.turn() {
-                Ok(true) => {}
+                Ok(true) => wipe_after_sessions(),
                 Ok(false) => return,
                 Err(error) => {
                     let _ = self.events.try_send(EngineEvent::Failed(error));

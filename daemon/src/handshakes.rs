@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use mesh_node::{Counters, Handshaker, Order, Path, TxQueue};
+use mesh_session::wipe_after_sessions;
 
 use self::queue::{Queue, Work};
 use crate::engine::{Inbox, now};
@@ -78,6 +79,7 @@ impl Worker {
                 return;
             }
             self.step(work);
+            wipe_after_sessions();
         }
     }
 

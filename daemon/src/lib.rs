@@ -2,7 +2,7 @@
 //!
 //! Map: `config.rs` what it is told; `state.rs` what survives a restart; `supervise.rs` which task runs, the order of
 //! start and stop; `engine.rs` the packet path; `handshakes.rs` the thread beside it; `enrol.rs` joining a network; `coordinator.rs` letting others join;
-//! `interface.rs` the device; `api.rs` the socket; `status.rs` what people see.
+//! `interface.rs` the device; `api.rs` the socket; `status.rs` what people see; `memory.rs` what keeps keys in memory.
 
 pub mod api;
 pub mod config;
@@ -11,6 +11,7 @@ pub mod engine;
 pub mod enrol;
 pub mod handshakes;
 pub mod interface;
+mod memory;
 pub mod roster_seal;
 pub mod state;
 pub mod status;
@@ -31,13 +32,21 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, Flags};
 use crate::state::StateDir;
-use crate::supervise::Supervisor;
+use crate::supervise::{Libraries, Supervisor};
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// One line that says what failed, why and what to do.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
+    run_with(flags, Libraries::of)
+}
+
+/// The same with other [`Libraries`] than the configuration can name.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(flags: &Flags, libraries: impl FnOnce(&Config) -> Libraries) -> anyhow::Result<()> {
     if let Some(dir) = &flags.man {
         return write_man(dir);
     }
@@ -46,13 +55,14 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         return Ok(());
     }
     start_log(&config.log)?;
-    forbid_core_dumps();
+    memory::protect();
+    let libraries = libraries(&config);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    finish(runtime, serve(config))
+    finish(runtime, serve(config, libraries))
 }
 
 /// Runs the future. A name that the system still resolves cannot be cancelled; it does not hold up the end for long.
@@ -70,12 +80,12 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 #[error("meshd cannot start")]
 pub struct UsageError;
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, libraries: Libraries) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let _signals = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(stop_on_signal(stop.clone())?));
     let rights = api::Rights::new(config.operator.as_deref())?;
     let state = Arc::new(StateDir::open(&config.state_dir, config.provider)?);
-    let (supervisor, handle) = Supervisor::new(config.clone(), state)?;
+    let (supervisor, handle) = Supervisor::with_libraries(config.clone(), state, libraries)?;
     let listener = api::bind(&config.socket, Some(&config.group))?;
     let api = tokio::spawn(api::serve(listener, Arc::new(handle), rights, stop.clone()));
     let api = tokio_util::task::AbortOnDropHandle::new(api);
@@ -115,13 +125,6 @@ fn start_log(filter: &str) -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     Ok(())
-}
-
-/// Keys must not end up in a file: no core dumps of this process, and no debugger of the same user at it.
-fn forbid_core_dumps() {
-    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
-        tracing::warn!(%error, "core dumps could not be switched off");
-    }
 }
 
 fn write_man(dir: &std::path::Path) -> anyhow::Result<()> {

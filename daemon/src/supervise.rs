@@ -85,6 +85,18 @@ pub struct Libraries {
     pub timings: Timings,
 }
 
+impl Libraries {
+    /// Returns what the configuration names, with the timings of the protocol.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            provider: config.provider.provider(),
+            aead: config.aead.provider(),
+            timings: Timings::default(),
+        }
+    }
+}
+
 /// The daemon's actor.
 pub struct Supervisor {
     shared: Arc<Shared>,
@@ -119,11 +131,7 @@ impl Supervisor {
     /// # Errors
     /// One line that names the damaged or unreadable file.
     pub fn new(config: Config, state: Arc<StateDir>) -> anyhow::Result<(Self, Handle)> {
-        let libraries = Libraries {
-            provider: config.provider.provider(),
-            aead: config.aead.provider(),
-            timings: Timings::default(),
-        };
+        let libraries = Libraries::of(&config);
         Self::with_libraries(config, state, libraries)
     }
 

@@ -6,12 +6,15 @@
 //! - [`Process`] is a program in the background, killed by its id when the value is dropped.
 //! - [`Relay`] and [`Daemon`] are the programs under test, with their configuration and state in the scratch directory.
 //! - [`Capture`] is what passed an interface, complete or an error; [`StreamServer`] measures a stream.
+//! - [`KeyLog`] is what `mesh-lab-daemon` tells of its keys; [`Needles`] searches the memory of a program for them.
 //! - [`wait_until`] is the only way to wait: for a condition, with a deadline.
 //!
 //! Nothing here touches the network of the machine: every link is created inside a namespace.
 
 mod capture;
 mod host;
+mod keys;
+mod memory;
 mod mesh;
 mod namespace;
 mod process;
@@ -22,9 +25,11 @@ mod wait;
 
 pub use capture::{Capture, Datagram, Exchange, Recording};
 pub use host::{Host, Output, Run};
+pub use keys::{Entry, KeyLog, Recorded, SecretKind};
+pub use memory::{Hit, Needles, Search};
 pub use mesh::{
     Daemon, DaemonOptions, Mesh, MeshOptions, Relay, RelayOptions, Status, UDP_PORT, binary, drops,
-    session_with, udp_address,
+    session_with, udp_address, udp_settings,
 };
 pub use namespace::Lab;
 pub use process::Process;

@@ -16,7 +16,7 @@ use crate::namespace::Lab;
 use crate::switch::{Switch, Underlay};
 
 pub use daemon::{Daemon, DaemonOptions};
-pub use direct::{UDP_PORT, udp_address};
+pub use direct::{UDP_PORT, udp_address, udp_settings};
 pub use relay::{Relay, RelayOptions};
 pub use status::{Status, drops, session_with};
 

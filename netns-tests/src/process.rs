@@ -153,6 +153,14 @@ impl Process {
         self.memory_kib("VmHWM:")
     }
 
+    /// Locked memory in KiB, used or not.
+    ///
+    /// # Errors
+    /// `/proc` does not show the process.
+    pub fn locked_kib(&self) -> Result<u64> {
+        self.memory_kib("VmLck:")
+    }
+
     fn memory_kib(&self, key: &str) -> Result<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = text.lines().find(|line| line.starts_with(key)).with_context(|| format!("no {key}"))?;

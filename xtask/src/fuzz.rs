@@ -115,31 +115,36 @@ fn keep(target: &str) -> Result<usize> {
     fs::create_dir_all(&merged)?;
     let kept = corpus_dir(target);
     let mut command = cargo_fuzz(&["run", target])?;
-    command.args([&merged, &kept, &work_dir(target)]).arg("--").args(LIMITS).arg("-merge=1");
+    command.args([&merged, &kept, &work_dir(target)]).arg("--").args(LIMITS).arg("-set_cover_merge=1");
     let log = File::create(work_dir(target).with_extension("merge.log"))?;
     ensure!(command.stderr(log).status()?.success(), "the corpus of {target} cannot be merged");
-    let mut sized: Vec<(u64, PathBuf)> = Vec::new();
-    for path in files(&merged) {
-        sized.push((fs::metadata(&path)?.len(), path));
-    }
-    sized.sort();
     for path in files(&kept).iter().filter(|path| !is_seed(path)) {
         fs::remove_file(path)?;
     }
     let seeds: BTreeSet<Vec<u8>> = files(&kept).iter().map(fs::read).collect::<Result<_, _>>()?;
-    let (mut count, mut bytes) =
-        (seeds.len(), seeds.iter().map(|seed| u64::try_from(seed.len()).unwrap_or(0)).sum::<u64>());
-    for (size, path) in sized {
-        if count == MOST_FILES || bytes + size > MOST_BYTES {
+    let (mut count, mut bytes) = (corpus_len(target), seeds.iter().map(Vec::len).sum::<usize>());
+    for path in thinned(&merged, MOST_FILES.saturating_sub(count))? {
+        let input = fs::read(&path)?;
+        if bytes + input.len() > MOST_BYTES {
             break;
         }
-        let input = fs::read(&path)?;
         if let (false, Some(name)) = (seeds.contains(&input), path.file_name()) {
-            fs::write(kept.join(name), input)?;
-            (count, bytes) = (count + 1, bytes + size);
+            fs::write(kept.join(name), &input)?;
+            (count, bytes) = (count + 1, bytes + input.len());
         }
     }
     Ok(count)
+}
+
+/// Returns at most `most` of the files, from the smallest to the largest: small ones alone would reach little.
+fn thinned(dir: &Path, most: usize) -> Result<Vec<PathBuf>> {
+    let mut sized: Vec<(u64, PathBuf)> = Vec::new();
+    for path in files(dir) {
+        sized.push((fs::metadata(&path)?.len(), path));
+    }
+    sized.sort();
+    let step = sized.len().div_ceil(most.max(1)).max(1);
+    Ok(sized.into_iter().step_by(step).take(most).map(|(_, path)| path).collect())
 }
 
 /// Reads the last line of progress and the statistics at the end.
@@ -191,7 +196,7 @@ fn work_dir(target: &str) -> PathBuf {
 const LIMITS: [&str; 3] = ["-timeout=25", "-rss_limit_mb=2048", "-print_final_stats=1"];
 /// Of one target's kept corpus, which is replayed with every build.
 const MOST_FILES: usize = 200;
-const MOST_BYTES: u64 = 300 * 1024;
+const MOST_BYTES: usize = 300 * 1024;
 
 #[cfg(test)]
 mod tests {

@@ -17,8 +17,7 @@ pub fn erased<T>(work: impl FnOnce() -> T) -> T {
 
 /// Overwrites the next 256 KiB of this thread's stack.
 ///
-/// A thread that uses session keys calls it in its outermost loop after keys were replaced: nearer to the beginning of
-/// the stack than any use of them, so that no copy lies above.
+/// Copies above the caller stay: call it nearer to the beginning of the stack than any use of the secrets.
 #[inline(never)]
 pub fn wipe_stack() {
     let mut area = [0_u8; DEPTH];

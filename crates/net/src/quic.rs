@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use mesh_identity::erased;
 use mesh_wire::channel::{self, CloseCode, Info};
 use mesh_wire::{NodeId, Pin};
 use quinn::{EndpointConfig, TokioRuntime, VarInt};
@@ -216,11 +217,13 @@ impl QuicEndpoint {
         peer: NodeId,
         connection: [u8; 8],
         session_id: &[u8; 16],
-    ) -> Option<Zeroizing<[u8; 64]>> {
+    ) -> Option<Box<Zeroizing<[u8; 64]>>> {
         let ready = self.shared.peers.ready(peer, connection)?;
-        let mut out = Zeroizing::new([0; 64]);
-        ready.export_keying_material(&mut out[..], channel::MIX_LABEL, session_id).ok()?;
-        Some(out)
+        erased(|| {
+            let mut out = Box::new(Zeroizing::new([0; 64]));
+            ready.export_keying_material(&mut out[..], channel::MIX_LABEL, session_id).ok()?;
+            Some(out)
+        })
     }
 
     /// Says that `peer` has no session any more: its connection is closed and everything about it is freed.

@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 
 use self::answer::HalfOpen;
 use self::dial::Dial;
-use self::fragments::{Closing, Incoming};
+use self::fragments::{Closing, Incoming, Origins};
 use self::gate::Gate;
 use crate::contact::LEARNED;
 use crate::counters::{Counters, DropReason};
@@ -88,6 +88,7 @@ pub struct Handshaker {
     half_open: BTreeMap<Path, HalfOpen>,
     gate: Gate,
     incoming: Incoming,
+    origins: Origins,
     closing: Closing,
     counters: Counters,
     outcomes: VecDeque<Outcome>,
@@ -117,6 +118,7 @@ impl Handshaker {
             half_open: BTreeMap::new(),
             gate: Gate::default(),
             incoming: Incoming::default(),
+            origins: Origins::default(),
             closing: Closing::default(),
             counters: Counters::default(),
             outcomes: VecDeque::new(),

@@ -85,7 +85,9 @@ impl Node {
         let owners = &mut self.owners;
         let mut at = 0;
         peer.sessions.retain(|live| {
-            let replaced = !in_use.contains(&Some(at))
+            // One that waits for its confirmation may be all that the peer sends under.
+            let replaced = live.confirmed
+                && !in_use.contains(&Some(at))
                 && newest.is_some_and(|newest| now.duration_since(newest.max(live.last_used)) >= LINGER);
             at += 1;
             let keep = !replaced && now.duration_since(live.established) < reject;
@@ -107,7 +109,7 @@ impl Node {
         let sessions = peer.sessions.iter().enumerate().map(|(at, live)| {
             let rejected = live.established + self.config.timings.reject;
             match newest {
-                Some(newest) if !in_use.contains(&Some(at)) => {
+                Some(newest) if live.confirmed && !in_use.contains(&Some(at)) => {
                     rejected.min(newest.max(live.last_used) + LINGER)
                 }
                 _ => rejected,

@@ -40,6 +40,12 @@ impl EphemeralSecret {
         Self(Secret::copy(bytes))
     }
 
+    /// Returns the private key; for implementations of [`crate::PqProvider`].
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Returns the secret shared with the holder of `public`.
     ///
     /// # Errors

@@ -8,7 +8,8 @@
 //! cryptographic libraries.
 //!
 //! Invariants: a state that fails to take a message is unchanged, so a forged message costs nothing but its own
-//! check; no key leaves this crate; a counter never repeats under a key; nothing a peer sends panics.
+//! check; no key leaves this crate but to the libraries that compute with it; a counter never repeats under a key;
+//! nothing a peer sends panics.
 
 pub mod aead;
 pub mod dh;
@@ -25,9 +26,8 @@ mod erasure;
 
 pub use aead::{Aead, AeadKind, AeadProvider};
 pub use dh::{DhError, EphemeralSecret, ZeroSharedSecret};
-pub use mesh_identity::wipe_stack;
 pub use pq::{KemSecret, PqError, PqProvider, ProviderKind, SharedSecret};
 pub use rekey::{Rekey, RekeyError};
 pub use replay::ReplayWindow;
 pub use secret::Secret;
-pub use session::{OpenError, Opened, SealError, Session};
+pub use session::{OpenError, Opened, SealError, Session, wipe_after_sessions};

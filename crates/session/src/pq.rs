@@ -84,7 +84,9 @@ impl KemSecret {
         Ok(Self(secret))
     }
 
-    fn as_bytes(&self) -> &[u8] {
+    /// Returns the 3168 bytes of the key; for implementations of [`PqProvider`].
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
         self.0.as_slice()
     }
 }

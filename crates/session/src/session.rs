@@ -1,5 +1,6 @@
 //! One established session: sealing with counters per lane, opening with a replay window per lane.
 
+use std::cell::Cell;
 use std::fmt;
 
 use mesh_identity::wipe_stack;
@@ -219,6 +220,20 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // The libraries leave copies of the keys below the calls that sealed and opened.
+        wipe_stack();
+        ENDED.set(true);
+    }
+}
+
+thread_local! {
+    /// A session ended on this thread, possibly deeper in the stack than it was used.
+    static ENDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Overwrites the stack below the caller if a session ended on this thread since the last call. A thread that uses
+/// sessions calls it in its outermost loop, where every use of them was below.
+pub fn wipe_after_sessions() {
+    if ENDED.take() {
         wipe_stack();
     }
 }

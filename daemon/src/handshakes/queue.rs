@@ -154,6 +154,7 @@ impl Lane {
 }
 
 #[cfg(test)]
+#[cfg(not(modelled))]
 mod tests {
     use std::sync::Arc;
     use std::thread;

@@ -122,7 +122,7 @@ impl Connections {
         let Some((id, _)) = connection.ready else { return };
         connection.waiting.retain(|session| match self.quic.exporter(peer, id, session) {
             Some(exporter) => {
-                self.engine.command(Command::Mix(peer, *session, Box::new(exporter)));
+                self.engine.command(Command::Mix(peer, *session, exporter));
                 false
             }
             None => true,

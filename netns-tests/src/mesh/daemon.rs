@@ -28,6 +28,8 @@ pub struct DaemonOptions {
     pub wrapper: Option<String>,
     /// Another path of the binary.
     pub program: Option<PathBuf>,
+    /// Further words on its command line.
+    pub arguments: Vec<String>,
     /// Where the state is kept; a directory of the laboratory unless told.
     pub state_dir: Option<PathBuf>,
 }
@@ -299,11 +301,12 @@ impl Daemon {
         };
         let program = program.display().to_string();
         let config = self.config_path().display().to_string();
-        Ok(match &self.options.wrapper {
+        let run = match &self.options.wrapper {
             None => self.host.run(&program).args(["--config", &config]),
             Some(line) => {
                 self.host.run("bash").args(["-euc", line, "wrapper", &program, "--config", &config])
             }
-        })
+        };
+        Ok(run.args(self.options.arguments.iter().cloned()))
     }
 }

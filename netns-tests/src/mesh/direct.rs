@@ -24,7 +24,7 @@ impl<'lab> Mesh<'lab> {
         let hosts = names.iter().map(|name| switch.host(name)).collect::<Result<Vec<_>>>()?;
         let mut nodes: Vec<Daemon> = Vec::new();
         for host in &hosts {
-            let options = DaemonOptions { extra: settings(host, &hosts)?, ..DaemonOptions::default() };
+            let options = DaemonOptions { extra: udp_settings(host, &hosts)?, ..DaemonOptions::default() };
             let daemon = Daemon::start(lab, host, &options)?;
             match nodes.first() {
                 None => daemon.up_new("home", &relay.url(), host.name())?,
@@ -41,7 +41,11 @@ pub fn udp_address(host: &Host) -> SocketAddr {
     SocketAddr::new(host.address(), UDP_PORT)
 }
 
-fn settings(host: &Host, all: &[Host]) -> Result<String> {
+/// The lines of configuration that make a node of [`Mesh::direct`] on this host, which may be among `all`.
+///
+/// # Errors
+/// Never; the text grows in memory.
+pub fn udp_settings(host: &Host, all: &[Host]) -> Result<String> {
     let any = if host.address().is_ipv4() { "0.0.0.0" } else { "[::]" };
     let mut text = format!("udp_listen = [\"{any}:{UDP_PORT}\"]\n[endpoints]\n");
     for other in all.iter().filter(|other| other.name() != host.name()) {

@@ -159,7 +159,7 @@ const CLOSED_PORT: u16 = 4748;
 /// How many different HELLOs the attacker has.
 const HELLOS: usize = 4;
 /// An odd number, for the median.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 /// Full tables: half-open handshakes, messages in parts, buckets of sources, queues, buffers of the sockets.
 const GROWTH_KIB: u64 = 32 * 1024;
 /// Datagrams per second that the slowest machine in question sends while it also runs the tunnel.

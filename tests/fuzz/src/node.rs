@@ -1,60 +1,83 @@
 //! Nodes on a carrier that belongs to the enemy.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_identity::Roster;
 use mesh_node::{
-    Handshaker, HandshakerConfig, LateDelivery, Link, Node, NodeConfig, Now, Numbers, Path, Timings,
-    Together, TxQueue,
+    Handshaker, HandshakerConfig, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Numbers, Path,
+    Timings, Together, TxQueue,
 };
 use mesh_packet::IpPacket;
+use mesh_session::ProviderKind;
 use zeroize::Zeroizing;
 
 use crate::input::{Input, edited};
 use crate::world::{SECRET, UNIX, world};
 
-/// Lets three nodes send packets to each other while the script delivers, holds back, repeats, edits and invents
-/// datagrams; in the end the carrier is honest, and a packet has to arrive.
+/// Lets three nodes send packets and QUIC datagrams to each other, over a relay and over UDP, while the script delivers,
+/// holds back, repeats, edits and invents datagrams; in the end the carrier is honest, and a packet has to arrive.
 pub fn node(data: &[u8]) {
     let mut input = Input::new(data);
-    let heals = input.u8().is_multiple_of(4);
-    let mut net = Net::new();
+    let flags = input.u8();
+    let mut net = Net::new(Kind { mixes: flags & 4 != 0, udp: flags & 8 != 0 });
     for _ in 0..STEPS {
         if input.is_empty() {
             break;
         }
         net.step(&mut input);
     }
-    if heals {
+    if flags & 3 == 0 {
         net.heal();
     }
 }
 
 struct Net {
+    kind: Kind,
     now: Instant,
     nodes: Vec<Together>,
+    starts: u8,
     /// Datagrams on their way.
     carried: Vec<Datagram>,
     /// Every datagram that a node sent, with its receiver.
     genuine: BTreeSet<(usize, Vec<u8>)>,
-    /// How often each packet was sent to a node and has not arrived.
-    sent: BTreeMap<(usize, Vec<u8>), usize>,
+    /// How often something was sent to a node and has not arrived.
+    sent: BTreeMap<(usize, Sent), usize>,
+}
+
+/// How the nodes are configured.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// Packets wait for a key from a QUIC connection, which always stands.
+    mixes: bool,
+    /// The nodes know each other's UDP addresses.
+    udp: bool,
+}
+
+/// What one member sent to another one.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Sent {
+    Packet(Vec<u8>),
+    Quic(usize, Vec<u8>),
 }
 
 #[derive(Clone)]
 struct Datagram {
-    from: usize,
+    /// As its receiver sees it.
+    from: Path,
     to: usize,
     bytes: Vec<u8>,
 }
 
 impl Net {
-    fn new() -> Self {
+    fn new(kind: Kind) -> Self {
         Self {
+            kind,
             now: Instant::now(),
-            nodes: (0..NODES).map(|member| start(member, &world().roster)).collect(),
+            nodes: (0..NODES).map(|member| start(member, &world().roster, kind, 1)).collect(),
+            starts: 1,
             carried: Vec::new(),
             genuine: BTreeSet::new(),
             sent: BTreeMap::new(),
@@ -62,7 +85,7 @@ impl Net {
     }
 
     fn step(&mut self, input: &mut Input<'_>) {
-        let step = input.u8() % 14;
+        let step = input.u8() % 15;
         let who = input.below(NODES);
         match step {
             0 | 1 => {
@@ -74,7 +97,7 @@ impl Net {
                 self.send(who, input.bytes(length));
             }
             3 => {
-                let (from, length) = (input.below(NODES), usize::from(input.u16() % 2048));
+                let (from, length) = (path(input), usize::from(input.u16() % 2048));
                 self.deliver(&Datagram { from, to: who, bytes: input.bytes(length).to_vec() });
             }
             4..=7 => self.carry(input, |net, datagram, _| {
@@ -84,7 +107,7 @@ impl Net {
             8 => self.carry(input, |net, datagram, _| net.deliver(datagram)),
             9 => self.carry(input, |net, datagram, input| {
                 let other = net.carried.last().map_or_else(Vec::new, |other| other.bytes.clone());
-                let from = input.below(NODES);
+                let from = if input.flag() { datagram.from } else { path(input) };
                 let bytes = edited(&datagram.bytes, &other, input);
                 net.deliver(&Datagram { from, bytes, ..*datagram });
             }),
@@ -101,21 +124,32 @@ impl Net {
                     }
                 });
             }
+            13 => {
+                let (to, payload) = (input.below(NODES), [input.u8(); 20]);
+                *self.sent.entry((to, Sent::Quic(who, payload.to_vec()))).or_default() += 1;
+                let peer = world().id(to);
+                self.act(who, |node, now, tx| node.handle_quic(now, peer, &payload, payload.len(), tx));
+            }
             _ => match input.u8() % 3 {
-                0 => self.nodes[who] = start(who, &world().roster),
-                1 => self.nodes[who] = start(who, &world().older),
+                0 => self.restart(who, &world().roster),
+                1 => self.restart(who, &world().older),
                 _ => self.act(who, |node, _, tx| node.set_roster(Arc::clone(&world().roster), tx)),
             },
         }
     }
 
+    fn restart(&mut self, who: usize, roster: &Arc<Roster>) {
+        self.starts = self.starts.wrapping_add(1).max(1);
+        self.nodes[who] = start(who, roster, self.kind, self.starts);
+    }
+
     /// Does something with one of the datagrams on their way.
     fn carry(&mut self, input: &mut Input<'_>, act: impl Fn(&mut Self, &Datagram, &mut Input<'_>)) {
-        if self.carried.is_empty() {
-            return;
+        // Read also where there is none, so that scripts keep their steps.
+        let at = input.below(self.carried.len().max(1));
+        if let Some(datagram) = self.carried.get(at).cloned() {
+            act(self, &datagram, input);
         }
-        let datagram = self.carried[input.below(self.carried.len())].clone();
-        act(self, &datagram, input);
     }
 
     fn send(&mut self, from: usize, packet: &[u8]) {
@@ -123,27 +157,31 @@ impl Net {
             && let Some(to) = (0..NODES).find(|member| owns(*member, &header))
             && let Some(trimmed) = header.trim(packet)
         {
-            *self.sent.entry((to, trimmed.to_vec())).or_default() += 1;
+            *self.sent.entry((to, Sent::Packet(trimmed.to_vec()))).or_default() += 1;
         }
         self.act(from, |node, now, tx| node.handle_packet(now, packet, tx));
     }
 
-    /// Gives a datagram to a node: a packet comes out only if a member sent it, and a stranger gets no more than it gave.
+    /// Gives a datagram to a node: something comes out only if a member sent it, and a stranger gets no more than it gave.
     fn deliver(&mut self, datagram: &Datagram) {
-        let from = world().id(datagram.from);
-        let mut bytes = datagram.bytes.clone();
-        let mut delivered = Vec::new();
-        let answered = self.sends(datagram.to, |node, now, tx| {
-            delivered = node.handle_datagram(now, Path::Relay(from), &mut bytes, tx);
-        });
         let genuine = self.genuine.contains(&(datagram.to, datagram.bytes.clone()));
+        let mut bytes = datagram.bytes.clone();
+        let (now, mut tx) = (self.now(), TxQueue::new());
+        let delivered = self.nodes[datagram.to].handle_datagram(now, datagram.from, &mut bytes, &mut tx);
+        assert!(genuine || delivered.is_empty(), "a forged datagram brings something");
+        self.arrive(datagram.to, delivered);
+        let answered = self.collect(datagram.to, tx);
         assert!(genuine || answered <= datagram.bytes.len(), "{answered} bytes for a forgery");
-        for late in delivered {
-            let LateDelivery::Packet(packet) = late else { panic!("a QUIC datagram that nobody sent") };
-            assert!(genuine, "a forged datagram has a packet");
-            let waiting =
-                self.sent.get_mut(&(datagram.to, packet)).expect("a packet that nobody sent arrives");
-            *waiting = waiting.checked_sub(1).expect("a packet arrives more often than it was sent");
+    }
+
+    fn arrive(&mut self, at: usize, delivered: Vec<LateDelivery>) {
+        for delivery in delivered {
+            let sent = match delivery {
+                LateDelivery::Packet(packet) => Sent::Packet(packet),
+                LateDelivery::Quic(peer, bytes) => Sent::Quic(member_of(Path::Relay(peer)), bytes),
+            };
+            let waiting = self.sent.get_mut(&(at, sent)).expect("something that nobody sent arrives");
+            *waiting = waiting.checked_sub(1).expect("something arrives more often than it was sent");
         }
     }
 
@@ -155,43 +193,56 @@ impl Net {
                     break;
                 }
                 assert!(turn < 200, "timers that never end");
-                self.sends(who, Together::handle_timeout);
+                let (now, mut tx) = (self.now(), TxQueue::new());
+                self.nodes[who].handle_timeout(now, &mut tx);
+                self.collect(who, tx);
             }
         }
     }
 
     fn act(&mut self, who: usize, act: impl FnOnce(&mut Node, Now, &mut TxQueue)) {
-        self.sends(who, |node, now, tx| node.with_node(now, tx, |node, tx| act(node, now, tx)));
+        let (now, mut tx) = (self.now(), TxQueue::new());
+        self.nodes[who].with_node(now, &mut tx, |node, tx| act(node, now, tx));
+        self.collect(who, tx);
     }
 
-    /// Does something with a node and collects what it sends. Returns how many bytes these are.
-    fn sends(&mut self, who: usize, act: impl FnOnce(&mut Together, Now, &mut TxQueue)) -> usize {
-        let mut tx = TxQueue::new();
-        act(&mut self.nodes[who], Now { instant: self.now, unix: UNIX }, &mut tx);
+    /// Puts on the way what a node sends, and mixes its sessions. Returns how many bytes these are.
+    fn collect(&mut self, who: usize, mut tx: TxQueue) -> usize {
+        let now = self.now();
+        while let Some(event) = self.nodes[who].node.poll_event() {
+            if let NodeEvent::Session { peer, session, mixes: true, .. } = event {
+                let exporter = Zeroizing::new([session[0]; 64]);
+                let node = &mut self.nodes[who];
+                node.with_node(now, &mut tx, |node, tx| node.mix(now, peer, session, &exporter, tx));
+            }
+        }
+        let late = std::iter::from_fn(|| self.nodes[who].node.poll_late()).collect();
+        self.arrive(who, late);
         let mut bytes = 0;
         while let Some(transmit) = tx.pop() {
             bytes += transmit.payload.len();
-            let to = (0..NODES).find(|member| Path::Relay(world().id(*member)) == transmit.to);
-            let to = to.expect("nodes send to members only");
+            let from = match transmit.to {
+                Path::Relay(_) => Path::Relay(world().id(who)),
+                Path::Udp(_) => Path::Udp(address(who)),
+            };
             let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
+            let Some(to) = known(transmit.to) else { continue };
             for frame in transmit.payload.chunks(segment.max(1)) {
                 self.genuine.insert((to, frame.to_vec()));
-                self.carried.push(Datagram { from: who, to, bytes: frame.to_vec() });
+                self.carried.push(Datagram { from, to, bytes: frame.to_vec() });
             }
         }
         assert!(bytes <= BURST, "{bytes} bytes at once");
         let surplus = self.carried.len().saturating_sub(CARRIED);
         self.carried.drain(..surplus);
-        let Together { node, handshaker } = &mut self.nodes[who];
-        while node.poll_event().is_some() {}
-        let snapshot = node.snapshot(self.now, handshaker.counters());
+        let snapshot = self.nodes[who].node.snapshot(self.now, self.nodes[who].handshaker.counters());
         assert!(snapshot.peers.len() < NODES, "peers that are no members");
         bytes
     }
 
     /// From here on all goes well: whatever state the enemy left, a packet arrives within two minutes.
     fn heal(&mut self) {
-        self.nodes[2] = start(2, &world().roster);
+        self.restart(2, &world().roster);
         for who in 0..2 {
             self.act(who, |node, _, tx| node.set_roster(Arc::clone(&world().roster), tx));
             let peer = world().id(1 - who);
@@ -204,41 +255,49 @@ impl Net {
                 let datagram = self.carried.remove(0);
                 self.deliver(&datagram);
             }
-            if self.sent.get(&(1, packet)) == Some(&0) {
+            if self.sent.get(&(1, Sent::Packet(packet))) == Some(&0) {
                 return;
             }
             self.pass(Duration::from_secs(1));
         }
         panic!("no packet arrives over an honest carrier");
     }
+
+    fn now(&self) -> Now {
+        Now { instant: self.now, unix: UNIX }
+    }
 }
 
-fn start(member: usize, roster: &Arc<Roster>) -> Together {
+fn start(member: usize, roster: &Arc<Roster>, kind: Kind, starts: u8) -> Together {
     let world = world();
     // Who is not in the older edition cannot stand on it.
     let roster = if roster.leaf(&world.id(member)).is_some() { roster } else { &world.roster };
     let numbers = Numbers::default();
-    let local = world.local(member);
+    let others = (0..NODES).filter(|other| kind.udp && *other != member);
+    let named = |other: usize| {
+        let leaf = world.roster.leaf(&world.id(other)).expect("the edition has all members");
+        (leaf.name.to_string(), vec![address(other)])
+    };
     let node = NodeConfig {
         own: world.id(member),
-        provider: local.provider,
+        provider: ProviderKind::AwsLc.provider(),
         net: world.root.net_id(),
         link: Link::Ip,
         mtu: 1420,
         numbers: numbers.clone(),
-        endpoints: BTreeMap::new(),
-        hold_until_mixed: false,
+        endpoints: others.map(named).collect(),
+        hold_until_mixed: kind.mixes,
         timings: Timings::default(),
     };
     let handshaker = HandshakerConfig {
-        local,
+        local: world.local(member),
         net: world.root.net_id(),
         network_secret: Zeroizing::new(SECRET),
         mtu: 1420,
-        tls_pin: [0; 32],
+        tls_pin: if kind.mixes { [starts; 32] } else { [0; 32] },
         numbers,
     };
-    let mut state = u64::try_from(member).unwrap_or(0);
+    let mut state = u64::try_from(member).unwrap_or(0) | (u64::from(starts) << 8);
     let random = move |bytes: &mut [u8]| {
         for byte in bytes {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -249,6 +308,28 @@ fn start(member: usize, roster: &Arc<Roster>) -> Together {
         node: Node::new(node, Arc::clone(roster), Box::new(random)),
         handshaker: Handshaker::new(handshaker, Arc::clone(roster), Box::new(random)),
     }
+}
+
+/// The path from some member, or from a stranger's address.
+fn path(input: &mut Input<'_>) -> Path {
+    let from = input.below(2 * NODES + 1);
+    if from < NODES { Path::Relay(world().id(from)) } else { Path::Udp(address(from - NODES)) }
+}
+
+fn address(member: usize) -> SocketAddr {
+    (Ipv4Addr::new(192, 0, 2, u8::try_from(member).unwrap_or(u8::MAX)), 4747).into()
+}
+
+/// The member that a path leads to; none for a stranger's address.
+fn known(path: Path) -> Option<usize> {
+    (0..NODES).find(|member| match path {
+        Path::Relay(id) => world().id(*member) == id,
+        Path::Udp(udp) => address(*member) == udp,
+    })
+}
+
+fn member_of(path: Path) -> usize {
+    known(path).expect("nodes know members only")
 }
 
 fn owns(member: usize, header: &IpPacket) -> bool {

@@ -222,9 +222,9 @@ fn roster() -> Vec<Vec<u8>> {
         }
         seeds.push(vec![mode, 2, 0, 0]);
     }
-    // A byte of the leaf in a proof that has everything else, and of a leaf and a hash in the file.
-    seeds.push(vec![1, 2, 2, 1, 0, 0x88, 0x1d, 1]);
-    seeds.push(vec![0, 1, 0, 0x88, 0x1d, 1]);
+    // A byte of an address, in the leaf of a proof that has everything else, and in the file.
+    seeds.push(vec![1, 2, 2, 1, 0, 0x8f, 0x1d, 1]);
+    seeds.push(vec![0, 1, 0, 0x8f, 0x1d, 1]);
     seeds
 }
 
@@ -307,8 +307,11 @@ fn node() -> Vec<Vec<u8>> {
         // Rekey after two minutes of traffic.
         after(&[10, 0, 0xff, 0xff, 0, 0, 1, 7, 4, 0, 0, 4, 0, 0, 4, 0, 0, 4, 0, 0, 0, 1, 0, 7, 4, 0, 0]),
         // Repeated, lost, restarted, on an older roster.
-        after(&[8, 0, 0, 13, 1, 0, 0, 0, 1, 7, 4, 0, 0, 4, 0, 0]),
-        after(&[13, 0, 1, 13, 0, 2, 11, 0, 1, 1, 12, 0, 1]),
+        after(&[8, 0, 0, 14, 1, 0, 0, 0, 1, 7, 4, 0, 0, 4, 0, 0]),
+        after(&[14, 0, 1, 14, 0, 2, 13, 0, 1, 5, 11, 0, 1, 1, 12, 0, 1]),
+        // Once a session stands, every datagram comes twice.
+        [&[0][..], &[0, 0, 1, 7], &[4, 0, 0].repeat(20), &[0, 0, 1, 9], &[8, 0, 0, 4, 0, 0].repeat(6)]
+            .concat(),
         after(&[3, 1, 0, 40, 0, 0x94, 0, 0, 1, 0, 0, 0]),
     ];
     for step in 0..8 {
@@ -317,6 +320,15 @@ fn node() -> Vec<Vec<u8>> {
                 [&handshake[..4 + 3 * message], &[9, 0, 0, 0, 1, step, 40, 1, 2, 3, 4], &[4, 0, 0].repeat(5)];
             seeds.push([&[0][..], &script.concat()].concat());
         }
+    }
+    // The same with packets that wait for a mixed key, over UDP, and both.
+    for flags in [4, 8, 12] {
+        let steps = [&[0, 0, 1, 7][..], &[4, 0, 0].repeat(40), &[13, 0, 1, 9, 4, 0, 0]].concat();
+        seeds.push([&[flags][..], &steps].concat());
+        seeds.push(
+            [&[flags][..], &[0, 0, 1, 7, 4, 0, 0, 9, 0, 0, 0, 1, 0, 99, 0, 1], &[4, 0, 0].repeat(40)]
+                .concat(),
+        );
     }
     seeds
 }

@@ -144,10 +144,14 @@ impl Mail {
 /// A node as the tests use it: the only place that knows its interface.
 struct Member {
     machines: Together,
+    /// With whom a session has come to stand.
+    established: Vec<NodeId>,
+    /// Sessions that wait for the exporter.
+    waiting: BTreeMap<NodeId, [u8; 16]>,
 }
 
 impl Member {
-    fn new(at: usize, dice: &mut Dice) -> Self {
+    fn new(at: usize, mixes: bool, dice: &mut Dice) -> Self {
         let numbers = Numbers::default();
         let node = NodeConfig {
             own: id(at),
@@ -157,7 +161,7 @@ impl Member {
             mtu: 1420,
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
-            hold_until_mixed: false,
+            hold_until_mixed: mixes,
             timings: Timings::default(),
         };
         let handshaker = HandshakerConfig {
@@ -165,8 +169,7 @@ impl Member {
             net: CAST.net,
             network_secret: Zeroizing::new(SECRET),
             mtu: 1420,
-            // No QUIC, hence nothing to mix: what is tested here is the handshake.
-            tls_pin: [0; 32],
+            tls_pin: if mixes { [1 + dice.roll().to_le_bytes()[0] % 250; 32] } else { [0; 32] },
             numbers,
         };
         let mut random = || {
@@ -175,7 +178,7 @@ impl Member {
         };
         let node = Node::new(node, Arc::clone(&CAST.roster), random());
         let handshaker = Handshaker::new(handshaker, Arc::clone(&CAST.roster), random());
-        Self { machines: Together { node, handshaker } }
+        Self { machines: Together { node, handshaker }, established: Vec::new(), waiting: BTreeMap::new() }
     }
 
     fn packet(&mut self, now: Now, packet: &[u8], tx: &mut TxQueue) {
@@ -184,12 +187,39 @@ impl Member {
 
     /// Returns the packets that went to the device.
     fn datagram(&mut self, now: Now, from: NodeId, mut bytes: Vec<u8>, tx: &mut TxQueue) -> Vec<Vec<u8>> {
-        let delivered = self.machines.handle_datagram(now, Path::Relay(from), &mut bytes, tx);
+        let mut delivered = self.machines.handle_datagram(now, Path::Relay(from), &mut bytes, tx);
+        delivered.extend(self.settle(now, tx));
         let packet = |delivery| match delivery {
             LateDelivery::Packet(packet) => packet,
             LateDelivery::Quic(..) => panic!("nobody sends QUIC here"),
         };
         delivered.into_iter().map(packet).collect()
+    }
+
+    /// Takes the events. Keys that wait for the exporter of QUIC get it once both ends hold the session; here it is made
+    /// of what only the two of them know.
+    fn settle(&mut self, now: Now, tx: &mut TxQueue) -> Vec<LateDelivery> {
+        let mut late = Vec::new();
+        while let Some(event) = self.machines.node.poll_event() {
+            match event {
+                NodeEvent::Session { peer, session, mixes: true, .. } => {
+                    self.waiting.insert(peer, session);
+                }
+                NodeEvent::Established { peer } => {
+                    self.established.push(peer);
+                    // QUIC has something to say to a peer that holds the session.
+                    let Some(session) = self.waiting.remove(&peer) else { continue };
+                    let exporter = Zeroizing::new([session[0]; 64]);
+                    self.machines.with_node(now, tx, |node, tx| node.mix(now, peer, session, &exporter, tx));
+                    late.extend(std::iter::from_fn(|| self.machines.node.poll_late()));
+                }
+                NodeEvent::Session { .. }
+                | NodeEvent::Pong { .. }
+                | NodeEvent::Idle { .. }
+                | NodeEvent::Lost { .. } => {}
+            }
+        }
+        late
     }
 
     fn timeout(&mut self, now: Now, tx: &mut TxQueue) {
@@ -202,14 +232,6 @@ impl Member {
 
     fn due(&self) -> Option<Instant> {
         self.machines.poll_timeout()
-    }
-
-    /// Takes the events and returns with whom a session has come to stand.
-    fn established(&mut self) -> Vec<NodeId> {
-        let events = std::iter::from_fn(|| self.machines.node.poll_event());
-        events
-            .filter_map(|event| if let NodeEvent::Established { peer } = event { Some(peer) } else { None })
-            .collect()
     }
 
     /// The session in use with a peer.
@@ -243,6 +265,7 @@ pub(super) fn local(at: usize) -> Local {
 /// Some members and what is on its way between them. Nothing moves by itself.
 pub(super) struct World {
     members: Vec<Member>,
+    mixes: bool,
     now: Instant,
     pub(super) dice: Dice,
     /// What nodes sent, in order, not delivered yet.
@@ -259,12 +282,15 @@ pub(super) struct World {
 }
 
 impl World {
+    /// Makes a world in which, where the seed is odd, the exporter of QUIC is mixed into the keys.
     pub(super) fn new(seed: u64) -> Self {
-        let mut dice = Dice(seed);
-        let members: Vec<_> = (0..CAST.identities.len()).map(|at| Member::new(at, &mut dice)).collect();
+        let (mut dice, mixes) = (Dice(seed), !seed.is_multiple_of(2));
+        let members: Vec<_> =
+            (0..CAST.identities.len()).map(|at| Member::new(at, mixes, &mut dice)).collect();
         Self {
             established: vec![0; members.len()],
             members,
+            mixes,
             now: *START,
             dice,
             wire: VecDeque::new(),
@@ -325,7 +351,7 @@ impl World {
 
     /// Starts a node anew: it has forgotten everything but its keys and its roster.
     pub(super) fn restart(&mut self, at: usize) {
-        self.members[at] = Member::new(at, &mut self.dice);
+        self.members[at] = Member::new(at, self.mixes, &mut self.dice);
     }
 
     /// Takes what is on its way.
@@ -418,7 +444,7 @@ impl World {
                 self.wire.push_back(mail);
             }
         }
-        self.established[from] += self.members[from].established().len();
+        self.established[from] += std::mem::take(&mut self.members[from].established).len();
     }
 
     /// The session that one node uses with another.

@@ -22,6 +22,8 @@ const RESEND: Duration = Duration::from_millis(250);
 const RESENDS: u8 = 2;
 /// HELLOs and CHALLENGEs that are put together at a time; of more, the oldest are forgotten: 2.3 KB each.
 const INCOMING: usize = 1024;
+/// HELLOs whose origin is remembered; of more, the oldest are forgotten: 100 B each.
+const ORIGINS: usize = 4096;
 /// How long their parts are kept: the parts of one message leave together.
 const INCOMING_AGE: Duration = Duration::from_secs(1);
 /// Answered handshakes whose ESTABLISHED may still have to be repeated; of more, the oldest are forgotten: 14 KB each.
@@ -43,6 +45,17 @@ pub(super) struct Outgoing {
 pub(super) struct Incoming {
     messages: BTreeMap<(Path, MessageKind, [u8; MESSAGE_ID]), (Instant, Assembly)>,
     order: VecDeque<(Path, MessageKind, [u8; MESSAGE_ID])>,
+}
+
+/// Where each HELLO came from first.
+///
+/// A copy of a HELLO that somebody captured is as valid as the HELLO itself, and checking it costs the most that a
+/// stranger can make us spend. Its id is covered by the tags of its parts, so that under load copies from elsewhere are
+/// told by it alone. Without load they are treated like the first, or whoever outruns a HELLO would shut its sender out.
+#[derive(Debug, Default)]
+pub(super) struct Origins {
+    first: BTreeMap<[u8; MESSAGE_ID], Path>,
+    order: VecDeque<[u8; MESSAGE_ID]>,
 }
 
 /// ESTABLISHEDs that the initiator has not acknowledged.
@@ -104,7 +117,10 @@ impl Incoming {
         if !assembly.add(header, payload).unwrap_or(false) {
             return None;
         }
-        self.order.retain(|known| *known != key);
+        // It is among the last: the parts of one message leave together.
+        if let Some(at) = self.order.iter().rposition(|known| *known == key) {
+            self.order.remove(at);
+        }
         self.messages.remove(&key).map(|(_, assembly)| assembly.into_bytes())
     }
 
@@ -128,6 +144,26 @@ impl Incoming {
         {
             self.messages.remove(&oldest);
         }
+    }
+}
+
+impl Origins {
+    /// Notes a HELLO of which a part was checked.
+    fn note(&mut self, from: Path, message: [u8; MESSAGE_ID]) {
+        if self.first.contains_key(&message) {
+            return;
+        }
+        if self.order.len() == ORIGINS
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.first.remove(&oldest);
+        }
+        self.first.insert(message, from);
+        self.order.push_back(message);
+    }
+
+    fn is_copy(&self, from: Path, message: [u8; MESSAGE_ID]) -> bool {
+        self.first.get(&message).is_some_and(|first| *first != from)
     }
 }
 
@@ -183,7 +219,13 @@ impl Handshaker {
         match Fragment::parse(datagram).map_err(|_| DropReason::Malformed)? {
             Fragment::Ack(ack, _) => self.handle_ack(from, ack.receiver, datagram),
             Fragment::Part(header, ..) => match header.kind {
-                MessageKind::Hello => self.handle_tagged(now, from, datagram, self.own, backlog, tx),
+                MessageKind::Hello => {
+                    if self.gate.is_loaded(now.instant, backlog) && self.origins.is_copy(from, header.message)
+                    {
+                        return Err(DropReason::Replayed);
+                    }
+                    self.handle_tagged(now, from, datagram, self.own, backlog, tx)
+                }
                 MessageKind::Challenge => {
                     let responder =
                         self.awaits_challenge(header.receiver).ok_or(DropReason::HandshakeRefused)?;
@@ -218,6 +260,9 @@ impl Handshaker {
     ) -> Result<(), DropReason> {
         let (header, payload) =
             self.network.open_part(datagram, responder).map_err(|_| DropReason::Stranger)?;
+        if header.kind == MessageKind::Hello {
+            self.origins.note(from, header.message);
+        }
         match self.incoming.add(now.instant, from, &header, payload) {
             Some(message) => self.handle_message(now, from, &message, backlog, tx),
             None => Ok(()),
@@ -283,4 +328,25 @@ fn take_sealed(
     // The last part, or one that was here before, ends what the sender sent at once.
     let ends = header.is_last() || before == assembly.bitmap();
     Ok(Taken::Missing(ends.then(|| assembly.bitmap())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_origin_of_a_hello_is_remembered_in_bounded_room() {
+        let from = |host: u8| Path::Udp(std::net::SocketAddr::from(([192, 0, 2, host], 1)));
+        let mut origins = Origins::default();
+        assert!(!origins.is_copy(from(1), [7; 8]));
+        origins.note(from(1), [7; 8]);
+        origins.note(from(2), [7; 8]);
+        assert!(!origins.is_copy(from(1), [7; 8]) && origins.is_copy(from(2), [7; 8]));
+        assert!(!origins.is_copy(from(2), [8; 8]));
+        for number in 0..ORIGINS {
+            origins.note(from(3), u64::try_from(number).unwrap().to_le_bytes());
+        }
+        assert_eq!((origins.first.len(), origins.order.len()), (ORIGINS, ORIGINS));
+        assert!(!origins.is_copy(from(2), [7; 8]), "the oldest is forgotten");
+    }
 }

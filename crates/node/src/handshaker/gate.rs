@@ -59,11 +59,10 @@ impl Gate {
         backlog: usize,
         random: &mut dyn FnMut(&mut [u8]),
     ) -> Verdict {
-        if !self.calm.take(now, CALM) || backlog > BACKLOG {
+        if !self.calm.take(now, CALM) {
             self.loaded_until = Some(now + LOADED);
         }
-        let loaded = self.loaded_until.is_some_and(|until| now < until);
-        if loaded {
+        if self.is_loaded(now, backlog) {
             let jar = self.jar(now, (network, own), random);
             if !jar.checks(hello, &from.into()) {
                 return self.cookie(now, (from, hello), random);
@@ -74,6 +73,14 @@ impl Gate {
         } else {
             Verdict::Refuse
         }
+    }
+
+    /// Tells whether there is load; `backlog` is how many messages wait.
+    pub(super) fn is_loaded(&mut self, now: Instant, backlog: usize) -> bool {
+        if backlog > BACKLOG {
+            self.loaded_until = Some(now + LOADED);
+        }
+        self.loaded_until.is_some_and(|until| now < until)
     }
 
     /// Tells whether one more RESPONSE may be judged.

@@ -70,6 +70,7 @@ pub(crate) fn peers(peers: &[PeerStatus], style: Style) -> String {
             number(session.map(|s| bytes(s.rx_bytes))),
             number(session.map(|s| bytes(s.tx_bytes))),
             number(session.map(|s| span(s.handshake_age_s))),
+            number(session.map(|s| span(s.key_age_s))),
             number(session.map(|s| clean(&s.suite))),
         ]);
     }
@@ -124,7 +125,7 @@ fn relay_details(relay: &RelayStatus, now: Timestamp) -> String {
     text
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     Column { title: "NAME", right: false, leave_out: 0 },
     Column { title: "ADDRESS", right: false, leave_out: 0 },
     Column { title: "STATE", right: false, leave_out: 0 },
@@ -133,5 +134,6 @@ const COLUMNS: [Column; 9] = [
     Column { title: "RX", right: true, leave_out: 4 },
     Column { title: "TX", right: true, leave_out: 3 },
     Column { title: "HANDSHAKE", right: true, leave_out: 5 },
-    Column { title: "SUITE", right: false, leave_out: 6 },
+    Column { title: "KEYS", right: true, leave_out: 6 },
+    Column { title: "SUITE", right: false, leave_out: 7 },
 ];

@@ -62,6 +62,9 @@ enum Command {
         to: SocketAddr,
         #[arg(long)]
         bytes: u64,
+        /// Bytes per second; as fast as the other side takes them unless given.
+        #[arg(long)]
+        rate: Option<u64>,
     },
     /// Receive one stream and compare every byte.
     TcpReceive {
@@ -130,7 +133,7 @@ fn main() -> Result<()> {
         Command::UdpReceive { bind, count, idle_ms, limit_s } => {
             datagrams::receive(bind, count, idle_ms, limit_s)?
         }
-        Command::TcpSend { to, bytes } => stream::send(to, bytes)?,
+        Command::TcpSend { to, bytes, rate } => stream::send(to, bytes, rate)?,
         Command::TcpReceive { bind } => stream::receive(bind)?,
         Command::Http { bind, file } => http::serve(bind, &file)?,
         Command::JunkUdp { to, count } => junk::udp(to, count)?,

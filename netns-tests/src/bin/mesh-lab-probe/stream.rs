@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,16 +12,22 @@ use crate::announce_ready;
 use crate::pattern::Pattern;
 
 /// Sends `bytes` bytes, waits for the other end to have read them, and reports the time.
-pub(crate) fn send(to: SocketAddr, bytes: u64) -> Result<Value> {
+pub(crate) fn send(to: SocketAddr, bytes: u64, rate: Option<u64>) -> Result<Value> {
     let start = Instant::now();
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE).context("cannot connect")?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut pattern = Pattern::new(SEED);
-    let mut buffer = vec![0; CHUNK];
+    // In small pieces where there is a rate, so that no queue on the way is filled by one of them.
+    let chunk = if rate.is_some() { PACED } else { CHUNK };
+    let mut buffer = vec![0; chunk];
     let mut left = bytes;
     while left > 0 {
-        let length = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        if let Some(rate) = rate {
+            let due = Duration::from_secs_f64((bytes - left) as f64 / rate as f64);
+            thread::sleep(due.saturating_sub(start.elapsed()));
+        }
+        let length = usize::try_from(left).unwrap_or(chunk).min(chunk);
         pattern.fill(&mut buffer[..length]);
         stream.write_all(&buffer[..length]).context("the stream broke")?;
         left -= u64::try_from(length)?;
@@ -60,6 +67,7 @@ pub(crate) fn receive(bind: SocketAddr) -> Result<Value> {
 }
 
 const CHUNK: usize = 256 * 1024;
+const PACED: usize = 8 * 1024;
 const SEED: u64 = 500;
 
 /// A stream that stands still for this long is broken.

@@ -235,5 +235,5 @@ async fn a_peer_that_prefers_another_key_exchange_ends_up_with_the_hybrid_one() 
     let id = b.ready().await;
     let mut theirs = [0; 64];
     connection.export_keying_material(&mut theirs, b"EXPORTER-ShadowMesh-Mix", &SESSION).unwrap();
-    assert_eq!(theirs, *b.endpoint.exporter(A, id, &SESSION).unwrap());
+    assert_eq!(theirs, **b.endpoint.exporter(A, id, &SESSION).unwrap());
 }
