@@ -121,10 +121,13 @@ impl Node {
 
     /// Forgets a peer's sessions; with `tx`, tells it so.
     pub(crate) fn forget_sessions(&mut self, slot: Slot, tx: Option<&mut TxQueue>) {
-        if let Some(tx) = tx
-            && let Some(last) = self.peers[slot.0].sessions.last().map(|live| live.last_used)
-        {
-            self.send_control(last, slot, &Control::Close, tx);
+        if let Some(tx) = tx {
+            // Each goodbye ends the session that it is sent under.
+            let sessions = self.peers[slot.0].sessions.iter();
+            let sessions: Vec<_> = sessions.map(|live| (live.last_used, live.number.get())).collect();
+            for (last_used, number) in sessions {
+                self.send_control_under(last_used, slot, number, &Control::Close, tx);
+            }
         }
         self.stop_dial(slot);
         let peer = &mut self.peers[slot.0];
@@ -181,6 +184,7 @@ impl Node {
             confirmed: ours,
             heard: ours,
             crossed,
+            roster_version: established.roster_version,
             mixed: false,
             mixing: mixing.map(|number| Mixing { number, remote: params.mixed_index }),
             tls_pin: params.tls_pin,

@@ -87,4 +87,6 @@ pub struct Establishment {
     pub params: Params,
     /// Both sides hold the same QUIC connection and go on with it.
     pub keeps_connection: bool,
+    /// The version of our roster by which the member was judged.
+    pub roster_version: u64,
 }

@@ -95,6 +95,8 @@ pub(crate) struct Live {
     pub(crate) heard: bool,
     /// Its initiator held another session or handshake with the responder when it was begun.
     pub(crate) crossed: bool,
+    /// The version of our roster when the handshake ended.
+    pub(crate) roster_version: u64,
     /// The exporter of the QUIC connection is in its keys.
     pub(crate) mixed: bool,
     /// The exporter is awaited.
@@ -247,6 +249,7 @@ impl Live {
             confirmed,
             heard: confirmed,
             crossed: self.crossed,
+            roster_version: self.roster_version,
             mixed: self.mixed,
             mixing: None,
             tls_pin: self.tls_pin,

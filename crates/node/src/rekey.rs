@@ -59,6 +59,12 @@ pub(crate) struct Follow {
 struct Halves([Option<Box<[u8; REKEY_PART]>>; 2]);
 
 impl Timings {
+    /// The age from which on a newer roster calls for a handshake: a network that grows by the second does not shake
+    /// hands by the second.
+    fn settled(&self) -> Duration {
+        self.rekey / 2
+    }
+
     /// The age at which keys that no rekey replaced call for a handshake: early enough that it ends before they do.
     fn urgent(&self) -> Duration {
         self.rekey + self.reject.saturating_sub(self.rekey) / 2
@@ -81,11 +87,14 @@ impl Node {
         let peer = &self.peers[slot.0];
         let live = &peer.sessions[at];
         let age = now.instant.duration_since(live.established);
-        let due = now.instant.duration_since(live.handshake) > self.config.timings.handshake;
+        let patience = if live.initiator == self.config.own { Duration::ZERO } else { RESPONDER_WAITS };
+        let handshake_age = now.instant.duration_since(live.handshake);
+        let outdated = live.roster_version < self.roster.version()
+            && handshake_age >= self.config.timings.settled() + patience;
+        let due = outdated || handshake_age > self.config.timings.handshake;
         if !peer.dialling && (due || age >= self.config.timings.urgent()) {
             return self.dial(slot);
         }
-        let patience = if live.initiator == self.config.own { Duration::ZERO } else { RESPONDER_WAITS };
         let index = live.number.get();
         let under_way =
             peer.lead.is_some() || peer.follow.as_ref().is_some_and(|follow| follow.under == index);

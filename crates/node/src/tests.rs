@@ -506,6 +506,34 @@ fn hourly_handshake_replaces_the_chain_without_a_loss() {
 }
 
 #[test]
+fn newer_roster_leads_to_a_handshake_under_traffic() {
+    for begun_by_sender in [true, false] {
+        let mut world = World::new(2, Link::Ip);
+        let [a, b] = [world.ids[0], world.ids[1]];
+        let (sender, receiver) = if begun_by_sender { (a, b) } else { (b, a) };
+        world.send(a, b, 0);
+        world.pass(Duration::from_secs(30));
+        let mut draft = RosterDraft::from_roster(&world.roster);
+        draft.admit(Identity::generate().unwrap().node_id(), member("n2")).unwrap();
+        let newer = Arc::new(draft.sign(&world.root, UnixSeconds(UNIX), YEAR).unwrap());
+        for id in [a, b] {
+            world.with(id, |node, _, tx| node.set_roster(Arc::clone(&newer), tx));
+        }
+        let before = world.session(a, b);
+        world.send(sender, receiver, 1);
+        assert_eq!(world.session(a, b), before, "a session that is this young stays");
+        world.pass(Duration::from_secs(42));
+        world.send(sender, receiver, 2);
+        assert_ne!(world.session(a, b), before);
+        assert_eq!(world.session(a, b), world.session(b, a));
+        let after = world.session(a, b);
+        world.pass(Duration::from_secs(40));
+        world.send(sender, receiver, 3);
+        assert_eq!(world.session(a, b), after, "once is enough");
+    }
+}
+
+#[test]
 fn old_keys_are_rejected_where_no_rekey_gets_through() {
     let mut world = World::new(2, Link::Ip);
     let [a, b] = [world.ids[0], world.ids[1]];
@@ -679,8 +707,8 @@ fn removed_node_loses_its_session_and_gets_no_other() {
 }
 
 #[test]
-fn goodbye_ends_the_session_on_both_sides() {
-    let mut world = World::new(2, Link::Ip);
+fn goodbye_ends_every_session_on_both_sides() {
+    let mut world = mixing(2);
     let [a, b] = [world.ids[0], world.ids[1]];
     world.send(a, b, 1);
     world.with(a, |node, _, tx| node.close(tx));

@@ -80,7 +80,9 @@ impl StateError {
 /// Loads a file that [`write()`] made; none when there is none.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StateError> {
     let Some(bytes) = read_bytes(path)? else { return Ok(None) };
-    let damaged = |what: &str| StateError::Damaged { path: path.to_owned(), what: what.to_owned() };
+    // What the error quotes from the file must not break the line that a person reads.
+    let printable = |what: &str| what.replace(char::is_control, " ");
+    let damaged = |what: &str| StateError::Damaged { path: path.to_owned(), what: printable(what) };
     let text = std::str::from_utf8(&bytes).map_err(|_| damaged("it is not text"))?;
     let (first, body) = text.split_once('\n').ok_or_else(|| damaged("it is cut short"))?;
     let checksum =

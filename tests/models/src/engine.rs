@@ -15,9 +15,9 @@ mod sync {
 
 use bytes::BytesMut;
 use inbox::{Datagrams, Frames, Inbox};
-use loom::sync::Arc;
 use loom::thread;
 use mesh_wire::NodeId;
+use std::sync::Arc;
 
 use crate::{WakeUp, check};
 

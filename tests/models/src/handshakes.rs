@@ -10,11 +10,11 @@ mod sync {
     pub(super) use loom::sync::{Condvar, Mutex, MutexGuard};
 }
 
-use loom::sync::Arc;
 use loom::thread;
 use mesh_node::{Order, Path};
 use mesh_wire::NodeId;
 use queue::Queue;
+use std::sync::Arc;
 
 use crate::check;
 

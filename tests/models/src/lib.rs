@@ -4,6 +4,8 @@
 //! and here that module has parts which loom controls. So the code that is checked is the code that runs, it has no
 //! `#[cfg]`, and no flag makes another build of everything.
 //!
+//! What threads share they hold by the `Arc` of std: loom's own cannot be dropped by a thread that ends in a deadlock.
+//!
 //! Each model is a function that panics when some order of steps loses a wake-up (all threads then wait for ever),
 //! loses or repeats an item, or exceeds a bound. `tests/models.rs` runs them, and runs them once more with the wake-up
 //! taken out, where they have to fail.

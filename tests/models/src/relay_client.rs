@@ -21,11 +21,11 @@ use std::task::{Poll, Waker};
 
 use bytes::BytesMut;
 use loom::future::block_on;
-use loom::sync::Arc;
 use loom::thread;
 use mesh_wire::NodeId;
 use mesh_wire::relay::{Bound, ClientMessage};
 use outgoing::Outgoing;
+use std::sync::Arc;
 
 use crate::signal::Signal;
 use crate::{WakeUp, check};
@@ -98,10 +98,10 @@ pub fn room_is_told(wake_up: WakeUp) {
         while outgoing.queue().queued_bytes() < BACKLOG {
             outgoing.queue().send(PEER, BytesMut::zeroed(BATCH), None).expect("there is room");
         }
-        let signal = std::sync::Arc::new(Signal::new().expect("a model has no limits"));
+        let signal = Arc::new(Signal::new().expect("a model has no limits"));
         signal.set(wake_up);
-        let hook = std::sync::Arc::clone(&signal);
-        outgoing.on_room(std::sync::Arc::new(move || hook.raise()));
+        let hook = Arc::clone(&signal);
+        outgoing.on_room(Arc::new(move || hook.raise()));
         let task = {
             let outgoing = Arc::clone(&outgoing);
             thread::spawn(move || {

@@ -22,11 +22,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use loom::future::block_on;
-use loom::sync::Arc;
 use loom::thread;
 use mesh_wire::relay::{ErrorCode, RelayMessage};
 use outbox::Outbox;
 use queue::{Dropped, Next};
+use std::sync::Arc;
 
 use crate::{WakeUp, check};
 

@@ -125,6 +125,7 @@ impl Handshaker {
             path: from,
             keeps_connection: keeps_connection(claims.params.connection, params.connection),
             params,
+            roster_version: self.roster.version(),
         })));
         Ok(())
     }

@@ -275,6 +275,7 @@ impl Handshaker {
             path,
             keeps_connection: keeps_connection(connection, params.connection),
             params,
+            roster_version: self.roster.version(),
         })));
         Ok(())
     }
