@@ -134,7 +134,7 @@ impl Inbox {
         });
     }
 
-    /// Appends QUIC datagrams to be sealed; false when too much waits, and then [`Mail::quic_has_room`] is told later.
+    /// Appends QUIC datagrams to be sealed; false when too much waits, and then the endpoint is told of room later.
     pub fn quic(&self, datagrams: Datagrams) -> bool {
         let mut state = self.lock();
         let cost = datagrams.payload.len() + BATCH_COST;
