@@ -260,7 +260,7 @@ impl Worker {
             self.obey(now, command);
         }
         if ready.udp {
-            self.read_udp(now)?;
+            self.read_udp(now);
         }
         if ready.device {
             self.read_batch(now)?;
@@ -302,10 +302,10 @@ impl Worker {
         Ok(Ready { udp: fds[1..=SOCKETS].iter().any(any), device: any(&fds[SOCKETS + 1]) })
     }
 
-    fn read_udp(&mut self, now: Now) -> io::Result<()> {
+    fn read_udp(&mut self, now: Now) {
         let Self { node, device, ways, handshakes, quic, tx, .. } = self;
         let Ways { udp, drops, .. } = ways;
-        udp.recv_batch(|from, payload, segment| {
+        let received = udp.recv_batch(|from, payload, segment| {
             for datagram in payload.chunks_mut(segment) {
                 let delivery = match datagram.first() {
                     Some(&SEALED) => node.handle_frame(now, datagram, tx),
@@ -322,8 +322,12 @@ impl Worker {
                     deliver(device, quic, drops, delivery);
                 }
             }
-        })
-        .map(drop)
+        });
+        // A socket that fails now may work at the next turn; what the relay carries goes on meanwhile.
+        if let Err(error) = received {
+            drops.udp += 1;
+            tracing::debug!(%error, "nothing could be received over UDP");
+        }
     }
 
     fn read_batch(&mut self, now: Now) -> io::Result<()> {

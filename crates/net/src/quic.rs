@@ -12,6 +12,7 @@ mod connect;
 mod control;
 mod peers;
 mod socket;
+mod sync;
 #[cfg(test)]
 mod tests;
 mod tls;

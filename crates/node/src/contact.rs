@@ -113,7 +113,7 @@ impl Node {
 
     /// A session may carry data now: sends what waited.
     pub(crate) fn flush_queue(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
-        while self.data_session(slot).is_some() {
+        while self.data_session(now.instant, slot).is_some() {
             let Some(packet) = self.peers[slot.0].queue.pop() else { return };
             self.send_packet(now, slot, &packet, tx);
         }
@@ -144,6 +144,10 @@ impl Node {
         if let Some(at) = peer.position(index) {
             peer.sessions.remove(at);
             self.owners.remove(index);
+            if peer.sessions.is_empty() {
+                (peer.unanswered_since, peer.silent_since, peer.probe) = (None, None, None);
+                (peer.lead, peer.follow) = (None, None);
+            }
             if peer.dialling {
                 let order = Order::Holds { peer: peer.id, session: peer.holds_session() };
                 self.orders.push_back(order);
@@ -172,6 +176,10 @@ impl Node {
     fn established(&mut self, now: Now, established: Establishment, tx: &mut TxQueue) {
         let Establishment { leaf, session, initiator, crossed, path, params, keeps_connection, .. } =
             established;
+        if established.roster_version < self.roster.version() && !self.by_id.contains_key(&leaf.node_id) {
+            // It was judged by a roster that a newer one without it has replaced.
+            return self.counters.count(DropReason::NotMember);
+        }
         let Some(slot) = self.slot_for(&leaf) else { return self.counters.count(DropReason::TableFull) };
         let ours = initiator == self.config.own;
         let mixing = established.mixed.filter(|_| params.mixed_index != 0);

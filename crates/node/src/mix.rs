@@ -4,6 +4,8 @@
 //! message is needed. Who is ready first may send packets at once: the other side keeps early frames. What makes the
 //! exporter, and all that is not a packet, goes under the session before until the peer was heard under the new one.
 
+use std::time::Instant;
+
 use mesh_wire::NodeId;
 use mesh_wire::control::Control;
 use zeroize::Zeroizing;
@@ -38,9 +40,11 @@ impl Node {
         self.replay_early(now, number, tx);
     }
 
-    /// Returns the session that user packets go under: a mixed one, where the node holds them until then.
-    pub(crate) fn data_session(&self, slot: Slot) -> Option<usize> {
-        let peer = &self.peers[slot.0];
-        if self.config.hold_until_mixed { peer.mixed() } else { peer.current() }
+    /// Returns the session that user packets go under: a mixed one, where the node holds them until then, and not one
+    /// whose keys the peer may drop while the packet is on its way.
+    pub(crate) fn data_session(&self, now: Instant, slot: Slot) -> Option<usize> {
+        let (hold, stale) = (self.config.hold_until_mixed, self.config.timings.stale());
+        self.peers[slot.0]
+            .best(|live| (live.mixed || !hold) && now.saturating_duration_since(live.established) < stale)
     }
 }

@@ -45,7 +45,7 @@ impl Node {
                     Ok(Target::All) => {
                         for slot in (0..self.peers.len()).map(Slot) {
                             // What is for everybody does not wait for those who are away.
-                            if self.peers[slot.0].online != Some(false) {
+                            if self.peers[slot.0].is_reachable() {
                                 self.send_packet(now, slot, packet, tx);
                             }
                         }
@@ -58,7 +58,7 @@ impl Node {
 
     /// Seals a packet for a peer, or queues it and dials.
     pub(crate) fn send_packet(&mut self, now: Now, slot: Slot, packet: &[u8], tx: &mut TxQueue) {
-        let Some(at) = self.data_session(slot) else {
+        let Some(at) = self.data_session(now.instant, slot) else {
             return self.queue_packet(now, slot, packet);
         };
         let (kind, padded) = match self.config.link {
@@ -66,6 +66,9 @@ impl Node {
             Link::Ethernet => (PayloadKind::Ethernet, packet.len()),
         };
         if !self.seal(now.instant, slot, at, (kind, packet, padded), tx) {
+            if !self.peers[slot.0].dialling {
+                self.dial(slot);
+            }
             return self.counters.count(DropReason::KeyExhausted);
         }
         let peer = &mut self.peers[slot.0];

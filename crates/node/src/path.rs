@@ -37,11 +37,13 @@ impl From<Path> for Source {
     }
 }
 
-/// Whom a token bucket belongs to.
+/// Whose token bucket it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
     Node(NodeId),
     Address(u128),
+    /// One that has shown that it receives where it sends from.
+    Proven(Path),
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use mesh_session::Session;
 use mesh_session::handshake::HandshakeError;
 use mesh_wire::NodeId;
 
+use crate::contact::MIX_PATIENCE;
 use crate::index::Number;
 use crate::path::Path;
 use crate::rekey::{Follow, Lead};
@@ -165,6 +166,17 @@ impl Peer {
         [self.current(), self.mixed(), self.settled()]
     }
 
+    /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.
+    pub(crate) fn is_reachable(&self) -> bool {
+        self.online != Some(false) || (matches!(self.path, Path::Udp(_)) && !self.sessions.is_empty())
+    }
+
+    /// Tells whether a session that was just made waits for the exporter.
+    pub(crate) fn mixes_soon(&self, now: Instant) -> bool {
+        let young = |live: &Live| now.duration_since(live.established) < MIX_PATIENCE;
+        self.sessions.iter().any(|live| live.mixing.is_some() && young(live))
+    }
+
     /// Tells whether a session stands that is not in doubt.
     pub(crate) fn holds_session(&self) -> bool {
         !self.sessions.is_empty() && !self.doubted
@@ -204,7 +216,8 @@ impl Peer {
         self.sessions.iter().position(|live| live.number.get() == index)
     }
 
-    fn best(&self, eligible: impl Fn(&Live) -> bool) -> Option<usize> {
+    /// Returns the best of the sessions that are eligible.
+    pub(crate) fn best(&self, eligible: impl Fn(&Live) -> bool) -> Option<usize> {
         (0..self.sessions.len())
             .filter(|at| eligible(&self.sessions[*at]))
             .reduce(|best, at| if self.better(at, best) { at } else { best })

@@ -29,6 +29,8 @@ pub struct Timings {
     pub reject: Duration,
     /// A full handshake replaces a chain of keys of this age.
     pub handshake: Duration,
+    /// A key that has sealed so many frames is replaced like one of age `rekey`.
+    pub frames: u64,
 }
 
 /// An offer of ours that waits for its answer.
@@ -59,6 +61,11 @@ pub(crate) struct Follow {
 struct Halves([Option<Box<[u8; REKEY_PART]>>; 2]);
 
 impl Timings {
+    /// The age from which on nothing is sent under a key: the other side may count a little faster.
+    pub(crate) fn stale(&self) -> Duration {
+        self.reject - self.reject / 12
+    }
+
     /// The age from which on a newer roster calls for a handshake: a network that grows by the second does not shake
     /// hands by the second.
     fn settled(&self) -> Duration {
@@ -77,6 +84,8 @@ impl Default for Timings {
             rekey: Duration::from_secs(120),
             reject: Duration::from_secs(180),
             handshake: Duration::from_secs(3600),
+            // Half of what a key may seal.
+            frames: 1 << 59,
         }
     }
 }
@@ -92,13 +101,14 @@ impl Node {
         let outdated = live.roster_version < self.roster.version()
             && handshake_age >= self.config.timings.settled() + patience;
         let due = outdated || handshake_age > self.config.timings.handshake;
-        if !peer.dialling && (due || age >= self.config.timings.urgent()) {
+        if !peer.dialling && !peer.mixes_soon(now.instant) && (due || age >= self.config.timings.urgent()) {
             return self.dial(slot);
         }
         let index = live.number.get();
         let under_way =
             peer.lead.is_some() || peer.follow.as_ref().is_some_and(|follow| follow.under == index);
-        if !under_way && age >= self.config.timings.rekey + patience {
+        let worn = live.session.sealed() >= self.config.timings.frames;
+        if !under_way && (worn || age >= self.config.timings.rekey + patience) {
             self.lead_rekey(now, slot, at, tx);
         }
     }

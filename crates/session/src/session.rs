@@ -156,6 +156,12 @@ impl Session {
         self.role == Role::Initiator
     }
 
+    /// Returns how many frames the key has sealed, of the 2^60 that it may.
+    #[must_use]
+    pub const fn sealed(&self) -> u64 {
+        self.sealed
+    }
+
     /// Returns how many bytes a frame with a payload of `payload` bytes has.
     #[must_use]
     pub const fn frame_len(payload: usize) -> usize {

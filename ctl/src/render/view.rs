@@ -115,8 +115,8 @@ pub(crate) fn peer(peer: &PeerStatus, style: Style) -> String {
         );
         block.line("suite", &session.suite);
         block.line(
-            "second leg",
-            if session.exporter_mixed { "the QUIC exporter is mixed into the keys" } else { "not mixed in" },
+            "tls keys",
+            if session.exporter_mixed { "mixed into the keys" } else { "not mixed in yet" },
         );
     }
     if let Some(software) = &peer.software {
@@ -159,6 +159,9 @@ fn addresses(addresses: &[std::net::IpAddr]) -> String {
 fn path(peer: &PeerStatus) -> String {
     match (peer.path, &peer.relay) {
         (PathKind::Relay, Some(relay)) => format!("relay ({})", clean(relay)),
+        (PathKind::Direct, _) if peer.endpoint.is_some() => {
+            peer.endpoint.map_or_else(String::new, |endpoint| format!("direct ({endpoint})"))
+        }
         (kind, _) => kind.to_string(),
     }
 }

@@ -74,7 +74,7 @@ impl TryFrom<Vec<SocketAddr>> for Addresses {
 /// More would be a list kept by hand that somebody should have generated, and time spent on dialling.
 const MAX_ADDRESSES: usize = 8;
 
-/// The most nodes that a roster has.
+/// A list kept by hand does not get longer.
 const MAX_PEERS: usize = 1024;
 
 #[cfg(test)]

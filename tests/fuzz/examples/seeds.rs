@@ -1,4 +1,6 @@
 //! Writes the seeds of every target to `fuzz/corpus/TARGET/seed-N`, where files of that name are replaced.
+//!
+//! They are the same each time, but for signatures, which ML-DSA makes anew.
 
 use std::path::Path;
 use std::{fs, io};

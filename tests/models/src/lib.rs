@@ -7,11 +7,12 @@
 //! What threads share they hold by the `Arc` of std: loom's own cannot be dropped by a thread that ends in a deadlock.
 //!
 //! Each model is a function that panics when some order of steps loses a wake-up (all threads then wait for ever),
-//! loses or repeats an item, or exceeds a bound. `tests/models.rs` runs them, and runs them once more with the wake-up
-//! taken out, where they have to fail.
+//! loses or repeats an item, or exceeds a bound. `tests/models.rs` runs them, and those with a wake-up of ours
+//! once more with it taken out, where they have to fail.
 
 pub mod engine;
 pub mod handshakes;
+pub mod quic;
 pub mod relay_client;
 pub mod relay_server;
 mod signal;

@@ -6,7 +6,7 @@
 //! silently.
 
 use mesh_models::WakeUp::{IsLost, Works};
-use mesh_models::{engine, handshakes, relay_client, relay_server};
+use mesh_models::{engine, handshakes, quic, relay_client, relay_server};
 
 #[test]
 fn engine_sees_everything_that_waits() {
@@ -65,4 +65,26 @@ fn relay_writes_the_farewell() {
 #[should_panic(expected = "deadlock")]
 fn relay_task_that_is_not_woken_is_noticed() {
     relay_server::farewell_is_written(IsLost);
+}
+
+#[test]
+fn quic_endpoint_sees_everything_that_waits() {
+    quic::nothing_waits_unseen(Works);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn quic_endpoint_that_is_not_woken_is_noticed() {
+    quic::nothing_waits_unseen(IsLost);
+}
+
+#[test]
+fn quic_endpoint_sends_once_there_is_room() {
+    quic::room_is_told(Works);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn quic_endpoint_that_is_not_told_of_room_is_noticed() {
+    quic::room_is_told(IsLost);
 }

@@ -1,6 +1,6 @@
 //! Keys that remember what they sealed, so that a nonce which stands for two contents is seen.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -20,11 +20,13 @@ type Contents = HashMap<([u8; 32], [u8; 12]), u64>;
 thread_local! {
     /// What was sealed.
     static SEALED: RefCell<Contents> = RefCell::default();
+    static SEED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Forgets what other runs on this thread sealed.
-pub(super) fn forget() {
+/// Forgets what other runs on this thread sealed; `seed` is named where the next one fails.
+pub(super) fn forget(seed: u64) {
     SEALED.with_borrow_mut(HashMap::clear);
+    SEED.set(seed);
 }
 
 #[derive(Debug)]
@@ -46,7 +48,8 @@ impl Aead for Key {
         let hash = hasher.finish();
         let before = SEALED.with_borrow_mut(|sealed| sealed.insert((self.bytes, *nonce), hash));
         // Parts of a handshake message may be made again, byte for byte.
-        assert!(before.is_none_or(|before| before == hash), "a nonce was used for two contents");
+        let seed = SEED.get();
+        assert!(before.is_none_or(|before| before == hash), "seed {seed}: a nonce was used for two contents");
         self.inner.seal_in_place(nonce, ad, buffer)
     }
 

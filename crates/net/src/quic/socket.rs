@@ -9,16 +9,16 @@ use std::io::{self, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::BytesMut;
-use futures_util::task::AtomicWaker;
 use mesh_wire::{NodeId, limits};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
 use super::QuicSink;
+use super::sync::{AtomicWaker, Mutex, MutexGuard};
 
 pub(super) struct VirtualSocket {
     sink: Arc<dyn QuicSink>,
@@ -269,6 +269,7 @@ const MAX_PEERS: usize = limits::ROSTER_NODES;
 const PORT: u16 = 1;
 
 #[cfg(test)]
+#[cfg(not(modelled))]
 impl VirtualSocket {
     pub(super) fn is_empty(&self) -> bool {
         let table = self.table();
@@ -277,6 +278,7 @@ impl VirtualSocket {
 }
 
 #[cfg(test)]
+#[cfg(not(modelled))]
 mod tests {
     use std::task::Wake;
 

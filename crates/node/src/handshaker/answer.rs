@@ -3,8 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mesh_session::handshake::{Assembly, AwaitResponse};
+use mesh_session::kdf::sha512;
 use mesh_wire::NodeId;
-use mesh_wire::handshake::HOLDS_SESSION;
+use mesh_wire::handshake::{HELLO_BODY, HOLDS_SESSION};
 
 use super::dial::keeps_connection;
 use super::fragments::Outgoing;
@@ -27,9 +28,17 @@ pub(super) struct HalfOpen {
     number: Number,
     pub(super) state: AwaitResponse,
     expires: Instant,
+    /// Hash of the HELLO, and the datagrams that answered it.
+    hello: [u8; 64],
+    challenge: Vec<Vec<u8>>,
+    /// How often it was sent again.
+    repeated: u8,
     /// The parts of RESPONSE, as they come.
     pub(super) inbound: Option<Assembly>,
 }
+
+/// A HELLO is repeated twice, and may be doubled on its way.
+const REPEATED: u8 = 4;
 
 impl HalfOpen {
     pub(super) const fn due(&self) -> Instant {
@@ -49,6 +58,18 @@ impl Handshaker {
         if !self.network.knows_hello(hello, self.own) {
             return Err(DropReason::Stranger);
         }
+        let hash = sha512(&[&hello[..HELLO_BODY]]);
+        if let Some(half) = self.half_open.get_mut(&from).filter(|half| half.hello == hash) {
+            if half.repeated == REPEATED {
+                return Err(DropReason::RateLimited);
+            }
+            half.repeated += 1;
+            // Repeated or doubled on its way: a fresh CHALLENGE would void the one that is on its way back.
+            for datagram in &half.challenge {
+                tx.message(from, datagram);
+            }
+            return Ok(());
+        }
         let Self { gate, network, random, own, .. } = self;
         match gate.judge(now.instant, (network, *own), (from, hello), backlog, random) {
             Verdict::Answer => {}
@@ -67,18 +88,21 @@ impl Handshaker {
         let nonce = self.nonce();
         let started = AwaitResponse::start(&self.local, &self.network, self.own, hello, number.get(), nonce);
         let (state, challenge) = started.map_err(|_| DropReason::HandshakeRefused)?;
-        match from {
-            Path::Relay(_) => tx.message(from, &challenge),
+        let challenge = match from {
+            Path::Relay(_) => vec![challenge],
             Path::Udp(_) => {
                 let id = self.nonce();
-                let parts = self.network.split(&challenge, self.own, id);
-                for part in parts.map_err(|_| DropReason::HandshakeRefused)? {
-                    tx.message(from, &part);
-                }
+                self.network.split(&challenge, self.own, id).map_err(|_| DropReason::HandshakeRefused)?
             }
+        };
+        for datagram in &challenge {
+            tx.message(from, datagram);
         }
         let expires = now.instant + HALF_OPEN_AGE;
-        self.half_open.insert(from, HalfOpen { number, state, expires, inbound: None });
+        self.half_open.insert(
+            from,
+            HalfOpen { number, state, expires, hello: hash, challenge, repeated: 0, inbound: None },
+        );
         Ok(())
     }
 
@@ -91,7 +115,11 @@ impl Handshaker {
     ) -> Result<(), DropReason> {
         self.expire_half_open(now.instant);
         let waiting = self.half_open.get(&from).ok_or(DropReason::HandshakeRefused)?;
-        if !self.gate.judges_response(now.instant) {
+        // What costs little first: only who got the CHALLENGE and knows the secret takes of what all share.
+        if !waiting.state.authenticates(&self.local, response) {
+            return Err(DropReason::HandshakeRefused);
+        }
+        if !self.gate.judges_response(now.instant, from) {
             return Err(DropReason::RateLimited);
         }
         let claimed =

@@ -34,6 +34,8 @@ pub(super) struct Dial {
     /// The session's number after the mix.
     mixed: Option<Number>,
     paths: Vec<Path>,
+    /// Where this HELLO went: nobody else answers it.
+    sent_over: Vec<Path>,
     state: State,
     /// When its last message was sent.
     sent: Instant,
@@ -81,8 +83,16 @@ impl Handshaker {
             // Whoever asks again knows that it may help: the waits start over.
             let paths = std::mem::take(&mut dial.paths);
             self.stop_dial(peer);
-            self.begin(now, peer, paths, None, tx);
+            return self.begin(now, peer, paths, None, tx);
         }
+        // A path that has just come need not wait for the next attempt.
+        let Some(mut dial) = self.dials.remove(&peer) else { return };
+        for path in dial.paths.clone() {
+            if !dial.sent_over.contains(&path) {
+                self.send_hello(now.instant, &mut dial, peer, path, tx);
+            }
+        }
+        self.dials.insert(peer, dial);
     }
 
     /// Gives a handshake up that we lead.
@@ -137,6 +147,7 @@ impl Handshaker {
         let mut dial = Dial {
             mixed: self.mixed_number(),
             paths,
+            sent_over: Vec::new(),
             state: State::Hello { state: Box::new(state), hello },
             sent: now.instant,
             retry_at: now.instant + wait,
@@ -156,6 +167,9 @@ impl Handshaker {
     /// Sends the HELLO of a dial over one path, with the cookie that belongs there.
     fn send_hello(&mut self, now: Instant, dial: &mut Dial, peer: NodeId, path: Path, tx: &mut TxQueue) {
         let State::Hello { hello, .. } = &dial.state else { return };
+        if !dial.sent_over.contains(&path) {
+            dial.sent_over.push(path);
+        }
         let proven = dial.cookies.get(&path).and_then(|(_, cookie)| with_cookie(hello, cookie).ok());
         let hello = proven.as_ref().unwrap_or(hello);
         match path {
@@ -183,7 +197,7 @@ impl Handshaker {
         let result = match &dial.state {
             // One cookie answers one HELLO: a responder that sends more of them is not served.
             State::Hello { hello, .. }
-                if dial.paths.contains(&from)
+                if dial.sent_over.contains(&from)
                     && dial.cookies.get(&from).is_none_or(|(came, _)| *came < dial.sent) =>
             {
                 self.network.open_cookie(message, hello, peer).map_err(|_| DropReason::HandshakeRefused)
@@ -207,11 +221,9 @@ impl Handshaker {
     ) -> Result<(), DropReason> {
         let (parsed, _) = Challenge::parse(challenge).map_err(|_| DropReason::Malformed)?;
         let peer = self.dialled.get(&parsed.receiver).copied().ok_or(DropReason::HandshakeRefused)?;
-        if matches!(from, Path::Relay(named) if named != peer) {
-            return Err(DropReason::HandshakeRefused);
-        }
         let crossed = self.held.contains(&peer) || self.answers(peer);
-        let dial = self.dials.get(&peer).ok_or(DropReason::HandshakeRefused)?;
+        let dial = self.dials.get(&peer).filter(|dial| dial.sent_over.contains(&from));
+        let dial = dial.ok_or(DropReason::HandshakeRefused)?;
         let State::Hello { state, .. } = &dial.state else { return Err(DropReason::HandshakeRefused) };
         let flags = if crossed { HOLDS_SESSION } else { 0 };
         let claims = self.claims(peer, None, dial.mixed.as_ref(), flags);
@@ -311,10 +323,11 @@ impl Handshaker {
     }
 
     /// Returns the peer that a number is dialled for, while HELLO is sent.
-    pub(super) fn awaits_challenge(&self, number: u32) -> Option<NodeId> {
+    pub(super) fn awaits_challenge(&self, number: u32, from: Path) -> Option<NodeId> {
         let peer = self.dialled.get(&number)?;
         let dial = self.dials.get(peer)?;
-        matches!(dial.state, State::Hello { .. }).then_some(*peer)
+        let awaits = matches!(dial.state, State::Hello { .. }) && dial.sent_over.contains(&from);
+        awaits.then_some(*peer)
     }
 
     fn refuse(&mut self, peer: NodeId, error: HandshakeError) -> DropReason {

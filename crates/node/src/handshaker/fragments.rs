@@ -228,7 +228,7 @@ impl Handshaker {
                 }
                 MessageKind::Challenge => {
                     let responder =
-                        self.awaits_challenge(header.receiver).ok_or(DropReason::HandshakeRefused)?;
+                        self.awaits_challenge(header.receiver, from).ok_or(DropReason::HandshakeRefused)?;
                     self.handle_tagged(now, from, datagram, responder, backlog, tx)
                 }
                 MessageKind::Response => {

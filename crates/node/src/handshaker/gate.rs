@@ -11,7 +11,7 @@ use mesh_wire::NodeId;
 use mesh_wire::cookie::NONCE;
 
 use crate::bucket::{Bucket, Buckets, Rate};
-use crate::path::Path;
+use crate::path::{Origin, Path};
 
 /// HELLOs answered for one origin: 70 us of key exchange each.
 const HELLOS: Rate = Rate { per_second: 5, burst: 20 };
@@ -28,6 +28,9 @@ const COOKIES: Rate = Rate { per_second: 2000, burst: 500 };
 /// RESPONSEs judged for all origins together: 400 us of signature checks each.
 const RESPONSES: Rate = Rate { per_second: 100, burst: 400 };
 
+/// RESPONSEs judged for one origin: a member that sends wrong signatures leaves room for the others.
+const RESPONSES_OF_ONE: Rate = Rate { per_second: 5, burst: 30 };
+
 /// The gate of one node.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -35,6 +38,7 @@ pub(super) struct Gate {
     answered: Bucket,
     calm: Bucket,
     cookies: Bucket,
+    initiators: Buckets,
     responses: Bucket,
     loaded_until: Option<Instant>,
     jar: Option<CookieJar>,
@@ -62,17 +66,23 @@ impl Gate {
         if !self.calm.take(now, CALM) {
             self.loaded_until = Some(now + LOADED);
         }
+        let mut proven = false;
         if self.is_loaded(now, backlog) {
-            let jar = self.jar(now, (network, own), random);
-            if !jar.checks(hello, &from.into()) {
+            proven = self.jar(now, (network, own), random).checks(hello, &from.into());
+            if !proven {
                 return self.cookie(now, (from, hello), random);
             }
         }
-        if self.origins.take(now, from.origin(), HELLOS) && self.answered.take(now, ALL_HELLOS) {
-            Verdict::Answer
-        } else {
-            Verdict::Refuse
+        // Whoever claims many addresses can empty the bucket of any one of them: its owner then proves that it is his.
+        if !self.origins.take(now, from.origin(), HELLOS) {
+            if !proven && !self.jar(now, (network, own), random).checks(hello, &from.into()) {
+                return self.cookie(now, (from, hello), random);
+            }
+            if !self.origins.take(now, Origin::Proven(from), HELLOS) {
+                return Verdict::Refuse;
+            }
         }
+        if self.answered.take(now, ALL_HELLOS) { Verdict::Answer } else { Verdict::Refuse }
     }
 
     /// Tells whether there is load; `backlog` is how many messages wait.
@@ -84,8 +94,8 @@ impl Gate {
     }
 
     /// Tells whether one more RESPONSE may be judged.
-    pub(super) fn judges_response(&mut self, now: Instant) -> bool {
-        self.responses.take(now, RESPONSES)
+    pub(super) fn judges_response(&mut self, now: Instant, from: Path) -> bool {
+        self.initiators.take(now, from.origin(), RESPONSES_OF_ONE) && self.responses.take(now, RESPONSES)
     }
 
     fn cookie(
@@ -184,6 +194,20 @@ mod tests {
         setting.now += Duration::from_secs(1);
         let answered = (0..30).filter(|_| setting.judge(udp(1), &hello, 0) == Verdict::Answer).count();
         assert_eq!(answered, 5);
+    }
+
+    #[test]
+    fn address_that_others_claim_is_let_in_with_a_cookie() {
+        let mut setting = setting();
+        let hello = setting.hello.clone();
+        for _ in 0..25 {
+            setting.judge(udp(1), &hello, 0);
+        }
+        let Verdict::Cookie(message) = setting.judge(udp(1), &hello, 0) else { panic!("no cookie") };
+        let cookie = setting.network.open_cookie(&message, &hello, OWN).unwrap();
+        let proven = with_cookie(&hello, &cookie).unwrap();
+        let answered = (0..30).filter(|_| setting.judge(udp(1), &proven, 0) == Verdict::Answer).count();
+        assert_eq!(answered, 20, "with a rate of its own");
     }
 
     #[test]

@@ -146,6 +146,13 @@ pub(super) fn seal_claims(
     Ok(message)
 }
 
+/// Tells whether a RESPONSE or ESTABLISHED is sealed under `key`.
+pub(super) fn opens(aead: &dyn AeadProvider, key: &[u8; 32], message: &[u8]) -> bool {
+    let Some((header, sealed)) = message.split_at_checked(BOX_HEADER) else { return false };
+    let mut buffer = Zeroizing::new(sealed.to_vec());
+    aead.key(key).open_in_place(&BOX_NONCE, header, &mut buffer).is_ok()
+}
+
 /// Opens a RESPONSE or ESTABLISHED and verifies the signature in it.
 ///
 /// `expected` is the node that must have answered, where the side knows it beforehand.

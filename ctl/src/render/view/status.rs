@@ -1,5 +1,7 @@
 //! `status` and `peers`.
 
+use std::collections::BTreeMap;
+
 use mesh_control::{NodeState, PeerStatus, RelayState, RelayStatus, Status, Timestamp};
 
 use super::super::Style;
@@ -71,16 +73,27 @@ pub(crate) fn peers(peers: &[PeerStatus], style: Style) -> String {
             number(session.map(|s| bytes(s.tx_bytes))),
             number(session.map(|s| span(s.handshake_age_s))),
             number(session.map(|s| span(s.key_age_s))),
-            number(session.map(|s| clean(&s.suite))),
         ]);
     }
     let mut text = table.text(style);
+    text.push_str(&suites(peers));
     for peer in peers {
         if let Some(error) = &peer.last_error {
             text.push_str(&format!("{}: {}\n", clean(&peer.name), clean(error)));
         }
     }
     text
+}
+
+/// Says which algorithms are in use with whom, a line each.
+fn suites(peers: &[PeerStatus]) -> String {
+    let mut by_suite: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for peer in peers {
+        if let Some(session) = &peer.session {
+            by_suite.entry(clean(&session.suite)).or_default().push(clean(&peer.name));
+        }
+    }
+    by_suite.iter().map(|(suite, names)| format!("with {}: {suite}\n", names.join(", "))).collect()
 }
 
 fn node_state(status: &Status) -> (String, Colour) {
@@ -125,15 +138,14 @@ fn relay_details(relay: &RelayStatus, now: Timestamp) -> String {
     text
 }
 
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 9] = [
     Column { title: "NAME", right: false, leave_out: 0 },
     Column { title: "ADDRESS", right: false, leave_out: 0 },
     Column { title: "STATE", right: false, leave_out: 0 },
-    Column { title: "PATH", right: false, leave_out: 1 },
-    Column { title: "RTT", right: true, leave_out: 2 },
-    Column { title: "RX", right: true, leave_out: 4 },
-    Column { title: "TX", right: true, leave_out: 3 },
-    Column { title: "HANDSHAKE", right: true, leave_out: 5 },
-    Column { title: "KEYS", right: true, leave_out: 6 },
-    Column { title: "SUITE", right: false, leave_out: 7 },
+    Column { title: "PATH", right: false, leave_out: 2 },
+    Column { title: "RTT", right: true, leave_out: 3 },
+    Column { title: "RX", right: true, leave_out: 5 },
+    Column { title: "TX", right: true, leave_out: 4 },
+    Column { title: "HANDSHAKE", right: true, leave_out: 6 },
+    Column { title: "KEYS", right: true, leave_out: 1 },
 ];

@@ -23,9 +23,10 @@ sent         10 KiB in 1 packet
 dropped      3 no_route, 12 source
 crypto       aws-lc, frames by aws-lc
 
-NAME  ADDRESS     STATE        PATH                       RTT       RX   TX  HANDSHAKE  KEYS  SUITE
-nas   100.64.1.3  offline      none                         -        -    -          -     -  -
-pi    100.64.1.2  established  relay (relay.example)  12.3 ms  1.0 MiB  5 B  1 min 1 s   7 s  ML-KEM-1024+X25519
+NAME  ADDRESS     STATE        PATH                       RTT       RX   TX  HANDSHAKE  KEYS
+nas   100.64.1.3  offline      none                         -        -    -          -     -
+pi    100.64.1.2  established  relay (relay.example)  12.3 ms  1.0 MiB  5 B  1 min 1 s   7 s
+with pi: ML-KEM-1024+X25519
 nas: no answer
 "
     );
@@ -35,7 +36,7 @@ nas: no answer
 fn narrow_status_keeps_what_matters() {
     let narrow = Style { colour: false, width: Some(60) };
     let text = peers(&sample().peers, narrow);
-    assert_eq!(text.lines().next(), Some("NAME  ADDRESS     STATE        PATH"));
+    assert_eq!(text.lines().next(), Some("NAME  ADDRESS     STATE        PATH                   KEYS"));
 }
 
 #[test]
@@ -126,7 +127,7 @@ sent         5 B in 1 packet
 last heard   0 s ago
 handshake    1 min 1 s ago, keys 7 s old
 suite        ML-KEM-1024+X25519
-second leg   the QUIC exporter is mixed into the keys
+tls keys     mixed into the keys
 software     shadowmesh 0.1.0 (linux)
 "
     );

@@ -59,6 +59,7 @@ fn libraries(arguments: &Arguments, recorder: Option<&'static Recorder>, config:
         rekey: seconds(arguments.lab_rekey, plain.timings.rekey),
         reject: seconds(arguments.lab_reject, plain.timings.reject),
         handshake: seconds(arguments.lab_handshake, plain.timings.handshake),
+        ..plain.timings
     };
     match recorder {
         None => Libraries { timings, ..plain },
