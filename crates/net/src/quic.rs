@@ -186,7 +186,8 @@ impl QuicEndpoint {
     }
 
     /// Takes one QUIC datagram that came from `peer` in a frame of a session. Never waits; the datagram is dropped and
-    /// counted when the peer is not expected, the queue is full, or it is longer than 1200 bytes.
+    /// counted when the queue is full, or it is longer than 1200 bytes. While the peer is not expected, the newest few
+    /// datagrams are kept for the moment when it is.
     pub fn datagram(&self, peer: NodeId, payload: &[u8]) {
         self.shared.socket.deliver(peer, payload);
     }

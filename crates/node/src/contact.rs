@@ -15,8 +15,9 @@ use crate::tx::TxQueue;
 
 /// Most peers whose membership is newer than our roster.
 pub(crate) const LEARNED: usize = 64;
-/// Packets that wait this long for a session that stands to be mixed call for another handshake.
-pub(crate) const MIX_PATIENCE: Duration = Duration::from_secs(10);
+/// Packets that wait for a session that has stood this long without being mixed call for another handshake: the way
+/// that it was made over may be dead. The QUIC handshake goes on meanwhile.
+pub(crate) const MIX_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Node {
     /// Makes sure that a session with a peer stands or is on its way; false when nobody has that id. Poll afterwards.
@@ -166,11 +167,12 @@ impl Node {
     /// Adds a session beside those that stand.
     pub(crate) fn push_session(&mut self, now: Now, slot: Slot, live: Live) {
         let number = live.number.get();
+        let look_again = if live.mixing.is_some() { MIX_PATIENCE } else { crate::peer::LINGER };
         self.owners.set(number, slot);
         if let Some(evicted) = self.peers[slot.0].add_session(live) {
             self.owners.remove(evicted);
         }
-        self.arm(slot, now.instant + crate::peer::LINGER);
+        self.arm(slot, now.instant + look_again);
     }
 
     fn established(&mut self, now: Now, established: Establishment, tx: &mut TxQueue) {

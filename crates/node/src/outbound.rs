@@ -149,12 +149,19 @@ impl Node {
             self.counters.count(DropReason::QueueFull);
         }
         self.arm(slot, now.instant + crate::peer::QUEUE_AGE);
+        self.dial_for_queue(now.instant, slot);
+    }
+
+    /// Dials for packets that wait, unless a session is about to carry them; then looks again when it should have.
+    pub(crate) fn dial_for_queue(&mut self, now: Instant, slot: Slot) {
         let peer = &self.peers[slot.0];
-        let mixes_soon = peer
-            .current()
-            .is_some_and(|at| now.instant.duration_since(peer.sessions[at].established) < MIX_PATIENCE);
-        if !peer.dialling && !mixes_soon && !self.paths(slot).is_empty() {
-            self.dial(slot);
+        if peer.queue.is_empty() || peer.dialling {
+            return;
+        }
+        match peer.current().map(|at| peer.sessions[at].established + MIX_PATIENCE) {
+            Some(look_again) if now < look_again => self.arm(slot, look_again),
+            _ if !self.paths(slot).is_empty() => self.dial(slot),
+            _ => {}
         }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Peer {
     /// Where its frames go.
     pub(crate) path: Path,
     pub(crate) sessions: Vec<Live>,
+    /// Our number of the session that the peer last sent under; it need not be the one that we send under.
+    pub(crate) heard_under: Option<u32>,
     /// A handshake was asked for and has not ended.
     pub(crate) dialling: bool,
     pub(crate) lead: Option<Lead>,
@@ -128,6 +130,7 @@ impl Peer {
             online: None,
             path: Path::Relay(id),
             sessions: Vec::new(),
+            heard_under: None,
             dialling: false,
             lead: None,
             follow: None,
@@ -162,8 +165,9 @@ impl Peer {
     }
 
     /// Returns the places of the sessions that are needed; all others only receive what is late.
-    pub(crate) fn in_use(&self) -> [Option<usize>; 3] {
-        [self.current(), self.mixed(), self.settled()]
+    pub(crate) fn in_use(&self) -> [Option<usize>; 4] {
+        let theirs = self.heard_under.and_then(|number| self.position(number));
+        [self.current(), self.mixed(), self.settled(), theirs]
     }
 
     /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.
@@ -187,7 +191,8 @@ impl Peer {
     pub(crate) fn add_session(&mut self, live: Live) -> Option<u32> {
         let mut evicted = None;
         if self.sessions.len() == SESSIONS {
-            let in_use = self.in_use();
+            // What the peer sends under gives way where room is needed: it moves on to a newer one, too.
+            let in_use = [self.current(), self.mixed(), self.settled()];
             let oldest = (0..self.sessions.len())
                 .filter(|at| !in_use.contains(&Some(*at)))
                 .min_by_key(|at| self.sessions[*at].established);

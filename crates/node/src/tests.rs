@@ -28,6 +28,10 @@ struct World {
     link: Link,
     /// Sessions are mixed with the exporter of a connection that always stands.
     mixes: bool,
+    /// No exporter comes.
+    stalled: bool,
+    /// Each side gets an exporter of its own.
+    different: bool,
     timings: Timings,
     /// How often a node was started, so that each start has a pin of its own.
     starts: u8,
@@ -82,6 +86,8 @@ impl World {
             ids: ids.clone(),
             link,
             mixes: false,
+            stalled: false,
+            different: false,
             timings: Timings::default(),
             starts: 0,
             udp: false,
@@ -206,8 +212,10 @@ impl World {
     /// Takes the events of a node; a session that is to be mixed is, once its peer has it too.
     fn collect(&mut self, id: NodeId) {
         while let Some(event) = self.nodes.get_mut(&id).and_then(|node| node.node.poll_event()) {
-            if let NodeEvent::Session { peer, session, mixes: true, .. } = event {
-                let exporter = Zeroizing::new([session[0]; 64]);
+            if let NodeEvent::Session { peer, session, mixes: true, .. } = event
+                && !self.stalled
+            {
+                let exporter = Zeroizing::new([if self.different { id.0[0] } else { session[0] }; 64]);
                 let mut tx = TxQueue::new();
                 let now = self.now();
                 let node = self.nodes.get_mut(&id).unwrap();
@@ -836,6 +844,37 @@ fn packets_wait_until_the_exporter_is_in_the_keys() {
     let named =
         |event: &NodeEvent| matches!(event, NodeEvent::Session { session: id, .. } if *id == session.id);
     assert!(!world.events[&a].iter().any(named), "packets go under the session that follows");
+}
+
+#[test]
+fn exporter_that_does_not_come_calls_for_another_handshake() {
+    let mut world = mixing(2);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.stalled = true;
+    world.send(a, b, 1);
+    world.pass(Duration::from_secs(1));
+    world.stalled = false;
+    world.pass(Duration::from_secs(4));
+    assert_eq!(world.got(b).len(), 1, "the first packet, without another one that would ask");
+}
+
+#[test]
+fn keys_that_were_mixed_differently_are_soon_given_up() {
+    let mut world = mixing(2);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    world.different = true;
+    world.send(a, b, 1);
+    world.different = false;
+    assert!(world.got(b).is_empty());
+    let (mut lost, mut last) = (0, 0);
+    for mark in 0..40 {
+        world.pass(Duration::from_millis(100));
+        world.send(a, b, mark);
+        if world.got(b).is_empty() {
+            (lost, last) = (lost + 1, mark);
+        }
+    }
+    assert!(lost > 0 && last < 20, "{lost} lost, the last after {last} tenths of a second");
 }
 
 #[test]

@@ -72,6 +72,7 @@ impl Node {
             }
         }
         self.retry_rekey(now, slot, tx);
+        self.dial_for_queue(instant, slot);
         self.rearm(instant, slot);
     }
 

@@ -56,11 +56,17 @@ impl VirtualSocket {
         let address = virtual_address(table.given);
         table.slots.insert(peer, Slot { address, queued: 0 });
         table.peers.insert(address, peer);
+        let arrived = table.take_early(peer);
+        drop(table);
+        if arrived {
+            self.arrived.wake();
+        }
         Ok(address)
     }
 
     pub(super) fn remove(&self, peer: NodeId) {
         let mut table = self.table();
+        table.early.retain(|(of, _)| *of != peer);
         if let Some(slot) = table.slots.remove(&peer) {
             table.peers.remove(&slot.address);
         }
@@ -70,13 +76,17 @@ impl VirtualSocket {
         self.table().peers.get(&address).copied()
     }
 
-    /// Queues one datagram for the endpoint; drops and counts it when the peer has no address or the queue is full.
+    /// Queues one datagram for the endpoint; drops and counts it when the queue is full. A few of a peer without an
+    /// address are kept: its session stands already, and only the word of it is on its way here.
     pub(super) fn deliver(&self, peer: NodeId, payload: &[u8]) {
-        if payload.is_empty() || payload.len() > DATAGRAM || !self.table().push(peer, payload) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
+        let fits = !payload.is_empty() && payload.len() <= DATAGRAM;
+        match if fits { self.table().push(peer, payload) } else { Pushed::Dropped } {
+            Pushed::Queued => self.arrived.wake(),
+            Pushed::Kept => {}
+            Pushed::Dropped => {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+            }
         }
-        self.arrived.wake();
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -179,6 +189,15 @@ struct Table {
     /// How many addresses were ever given out.
     given: u64,
     queue: VecDeque<(SocketAddr, Box<[u8]>)>,
+    /// Datagrams of peers without an address; the newest.
+    early: VecDeque<(NodeId, Box<[u8]>)>,
+}
+
+enum Pushed {
+    Queued,
+    /// Until the peer has an address.
+    Kept,
+    Dropped,
 }
 
 struct Slot {
@@ -187,14 +206,35 @@ struct Slot {
 }
 
 impl Table {
-    fn push(&mut self, peer: NodeId, payload: &[u8]) -> bool {
-        let Some(slot) = self.slots.get_mut(&peer) else { return false };
+    fn push(&mut self, peer: NodeId, payload: &[u8]) -> Pushed {
+        let Some(slot) = self.slots.get_mut(&peer) else {
+            if self.early.iter().filter(|(of, _)| *of == peer).count() == PEER_EARLY {
+                return Pushed::Dropped;
+            }
+            // The oldest is the likeliest to be of a peer that is never expected.
+            let full = self.early.len() == EARLY && self.early.pop_front().is_some();
+            self.early.push_back((peer, payload.into()));
+            return if full { Pushed::Dropped } else { Pushed::Kept };
+        };
         if slot.queued >= PEER_QUEUE || self.queue.len() >= QUEUE {
-            return false;
+            return Pushed::Dropped;
         }
         slot.queued += 1;
         self.queue.push_back((slot.address, payload.into()));
-        true
+        Pushed::Queued
+    }
+
+    /// Queues what came before the peer had an address; tells whether anything did.
+    fn take_early(&mut self, peer: NodeId) -> bool {
+        let mut any = false;
+        for (of, payload) in std::mem::take(&mut self.early) {
+            if of == peer {
+                any |= matches!(self.push(peer, &payload), Pushed::Queued);
+            } else {
+                self.early.push_back((of, payload));
+            }
+        }
+        any
     }
 
     fn pop(&mut self) -> Option<(SocketAddr, Box<[u8]>)> {
@@ -263,6 +303,10 @@ const SEGMENTS: usize = 10;
 const QUEUE: usize = 4096;
 /// The part of it that one peer can fill: a receive window.
 const PEER_QUEUE: usize = 1024;
+/// Datagrams kept of peers that are not expected yet, 80 kB.
+const EARLY: usize = 64;
+/// The part of them that one peer can have: what a client says first, sent twice.
+const PEER_EARLY: usize = 4;
 /// A roster has no more nodes.
 const MAX_PEERS: usize = limits::ROSTER_NODES;
 /// QUIC wants a port; no meaning.
@@ -273,7 +317,7 @@ const PORT: u16 = 1;
 impl VirtualSocket {
     pub(super) fn is_empty(&self) -> bool {
         let table = self.table();
-        table.slots.is_empty() && table.peers.is_empty()
+        table.slots.is_empty() && table.peers.is_empty() && table.early.is_empty()
     }
 }
 
@@ -340,14 +384,35 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_no_size_or_no_peer_are_dropped() {
+    fn datagrams_of_no_size_or_no_peer_reach_nobody() {
         let (socket, peer) = (socket(), NodeId([1; 32]));
         socket.add(peer).unwrap();
         socket.deliver(peer, &[]);
         socket.deliver(peer, &[0; DATAGRAM + 1]);
         socket.deliver(NodeId([2; 32]), &[0; 50]);
-        assert_eq!(socket.dropped(), 3);
+        assert_eq!(socket.dropped(), 2);
         assert!(received(&socket).is_empty());
+    }
+
+    #[test]
+    fn datagrams_that_come_before_the_address_are_kept_for_it() {
+        let peer = |number: usize| NodeId([u8::try_from(number).unwrap(); 32]);
+        let (socket, peers) = (socket(), EARLY / PEER_EARLY);
+        for number in 0..=peers {
+            for length in 50..=50 + PEER_EARLY {
+                socket.deliver(peer(number), &vec![0; length]);
+            }
+        }
+        let refused = peers + 1;
+        assert_eq!(socket.dropped(), u64::try_from(refused + PEER_EARLY).unwrap());
+        socket.add(peer(0)).unwrap();
+        assert!(received(&socket).is_empty(), "the oldest had to go");
+        let address = socket.add(peer(peers)).unwrap();
+        let lengths: Vec<_> = (50..50 + PEER_EARLY).map(|length| (address, length)).collect();
+        assert_eq!(received(&socket), lengths);
+        socket.remove(peer(1));
+        socket.add(peer(1)).unwrap();
+        assert!(received(&socket).is_empty(), "what came before the goodbye is gone");
     }
 
     #[test]
