@@ -158,6 +158,7 @@ impl Engine {
             events,
             pings: Vec::new(),
             buffer: vec![0; PACKET],
+            messages: Vec::new(),
         };
         let thread = thread::Builder::new().name("mesh-engine".into()).spawn(move || worker.run())?;
         Ok((Self { inbox, thread: Some(thread) }, receiver))
@@ -197,6 +198,8 @@ struct Worker {
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
     buffer: Vec<u8>,
+    /// Handshake messages of this turn.
+    messages: Vec<(Path, Box<[u8]>)>,
 }
 
 /// The ways out, and what is dropped on them.
@@ -303,14 +306,14 @@ impl Worker {
     }
 
     fn read_udp(&mut self, now: Now) {
-        let Self { node, device, ways, handshakes, quic, tx, .. } = self;
+        let Self { node, device, ways, messages, quic, tx, .. } = self;
         let Ways { udp, drops, .. } = ways;
         let received = udp.recv_batch(|from, payload, segment| {
             for datagram in payload.chunks_mut(segment) {
                 let delivery = match datagram.first() {
                     Some(&SEALED) => node.handle_frame(now, datagram, tx),
-                    _ if Handshaker::takes(datagram) => {
-                        handshakes.datagram(Path::Udp(from), datagram);
+                    _ if Handshaker::takes_over_udp(datagram) => {
+                        messages.push((Path::Udp(from), Box::from(&*datagram)));
                         None
                     }
                     _ => {
@@ -346,7 +349,7 @@ impl Worker {
         let segment = segment.map_or(payload.len(), usize::from).max(1);
         for datagram in payload.chunks_mut(segment) {
             if Handshaker::takes(datagram) {
-                self.handshakes.datagram(from, datagram);
+                self.messages.push((from, Box::from(&*datagram)));
             } else if let Some(delivery) = self.node.handle_frame(now, datagram, &mut self.tx) {
                 deliver(&self.device, &self.quic, &mut self.ways.drops, delivery);
             }
@@ -365,8 +368,9 @@ impl Worker {
     }
 
     fn flush(&mut self) {
-        while let Some(order) = self.node.poll_order() {
-            self.handshakes.order(order);
+        let orders: Vec<_> = std::iter::from_fn(|| self.node.poll_order()).collect();
+        if !self.messages.is_empty() || !orders.is_empty() {
+            self.handshakes.put(self.messages.drain(..), orders);
         }
         while let Some(transmit) = self.tx.pop() {
             self.ways.carry(transmit);

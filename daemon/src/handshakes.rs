@@ -38,14 +38,18 @@ impl Handshakes {
         Ok(Self { queue, thread: Some(thread) })
     }
 
-    /// Appends a datagram; drops and counts it when too many wait.
-    pub fn datagram(&self, from: Path, datagram: &[u8]) {
-        self.queue.datagram(from, datagram);
+    /// Appends datagrams, each with what it came over, and orders; drops and counts datagrams when too many wait.
+    pub fn put(
+        &self,
+        datagrams: impl IntoIterator<Item = (Path, Box<[u8]>)>,
+        orders: impl IntoIterator<Item = Order>,
+    ) {
+        self.queue.put(datagrams, orders);
     }
 
     /// Appends an order.
     pub fn order(&self, order: Order) {
-        self.queue.order(order);
+        self.queue.put([], [order]);
     }
 
     /// Returns what was dropped for its content, and how many datagrams for want of room.

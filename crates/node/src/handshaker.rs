@@ -134,6 +134,13 @@ impl Handshaker {
         matches!(datagram.first(), Some(&(HELLO | CHALLENGE | RESPONSE | ESTABLISHED | COOKIE | FRAGMENT)))
     }
 
+    /// The same for one that came over UDP, where all but COOKIE comes in parts.
+    #[must_use]
+    pub const fn takes_over_udp(datagram: &[u8]) -> bool {
+        matches!(datagram.first(), Some(&(COOKIE | FRAGMENT)))
+            && datagram.len() <= mesh_wire::fragment::DATAGRAM
+    }
+
     /// Takes a datagram; `backlog` is how many more wait to be handled. Poll for outcomes, transmits and the timeout
     /// afterwards.
     pub fn handle_datagram(

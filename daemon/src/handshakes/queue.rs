@@ -18,7 +18,10 @@ const ORDERS: usize = 16 * 1024;
 /// Datagrams handled between two looks at the queue.
 const BATCH: usize = 32;
 
-/// A bounded queue with its own waking. Its lock is taken once per handshake message, not per packet.
+/// A datagram and what it came over.
+pub(crate) type Datagram = (Path, Box<[u8]>);
+
+/// A bounded queue with its own waking. Its lock is taken once per turn of the engine that has something for it.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -33,6 +36,8 @@ struct State {
     /// What the handshaker dropped, as of its last step.
     counters: Counters,
     stop: bool,
+    /// The thread sleeps: it has to be woken.
+    waiting: bool,
 }
 
 /// What waits of one kind of path.
@@ -54,38 +59,53 @@ pub(super) struct Work {
 }
 
 impl Queue {
-    pub(super) fn datagram(&self, from: Path, datagram: &[u8]) {
+    /// Appends datagrams and orders, which it takes out.
+    pub(super) fn put(
+        &self,
+        datagrams: impl IntoIterator<Item = Datagram>,
+        orders: impl IntoIterator<Item = Order>,
+    ) {
         let mut state = self.lock();
-        let lane = match from {
-            Path::Relay(_) => &mut state.relay,
-            Path::Udp(_) => &mut state.udp,
-        };
-        if lane.put(from, datagram) {
-            drop(state);
-            self.arrived.notify_one();
+        for (from, datagram) in datagrams {
+            let lane = match from {
+                Path::Relay(_) => &mut state.relay,
+                Path::Udp(_) => &mut state.udp,
+            };
+            lane.put(from, datagram);
         }
-    }
-
-    pub(super) fn order(&self, order: Order) {
-        let mut state = self.lock();
-        if state.orders.len() < ORDERS {
-            state.orders.push_back(order);
+        for order in orders {
+            if state.orders.len() < ORDERS {
+                state.orders.push_back(order);
+            }
         }
-        drop(state);
-        self.arrived.notify_one();
+        self.wake(state);
     }
 
     pub(super) fn stop(&self) {
-        self.lock().stop = true;
-        self.arrived.notify_one();
+        let mut state = self.lock();
+        state.stop = true;
+        self.wake(state);
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        // A system call, which a thread that is at work anyhow does not need.
+        if waiting {
+            self.arrived.notify_one();
+        }
     }
 
     /// Waits for work until `deadline`, for ever where there is none.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Work {
         let mut state = self.lock();
         while state.is_idle() {
+            state.waiting = true;
             state = match deadline.map(|at| at.saturating_duration_since(Instant::now())) {
-                Some(left) if left.is_zero() => break,
+                Some(left) if left.is_zero() => {
+                    state.waiting = false;
+                    break;
+                }
                 Some(left) => {
                     self.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
@@ -136,14 +156,13 @@ impl State {
 }
 
 impl Lane {
-    fn put(&mut self, from: Path, datagram: &[u8]) -> bool {
+    fn put(&mut self, from: Path, datagram: Box<[u8]>) {
         if self.datagrams.len() == DATAGRAMS || self.bytes + datagram.len() > BYTES {
             self.dropped += 1;
-            return false;
+            return;
         }
         self.bytes += datagram.len();
-        self.datagrams.push_back((from, datagram.into()));
-        true
+        self.datagrams.push_back((from, datagram));
     }
 
     fn take(&mut self) -> Option<(Path, Box<[u8]>)> {
@@ -171,13 +190,17 @@ mod tests {
         Path::Udp("192.0.2.1:1".parse().unwrap())
     }
 
+    fn one(queue: &Queue, from: Path, datagram: &[u8]) {
+        queue.put([(from, datagram.into())], []);
+    }
+
     #[test]
     fn flood_over_udp_leaves_room_for_the_relay() {
         let queue = Queue::default();
         for _ in 0..DATAGRAMS + 5 {
-            queue.datagram(udp(), b"flood");
+            one(&queue, udp(), b"flood");
         }
-        queue.datagram(relay(), b"honest");
+        one(&queue, relay(), b"honest");
         assert_eq!(queue.lock().udp.dropped, 5);
         let work = queue.wait(None);
         assert_eq!(work.datagrams[0], (relay(), Box::from(&b"honest"[..])));
@@ -189,11 +212,11 @@ mod tests {
     fn bytes_are_bounded_and_given_back() {
         let queue = Queue::default();
         let large = vec![0; BYTES / 2 + 1];
-        queue.datagram(udp(), &large);
-        queue.datagram(udp(), &large);
+        one(&queue, udp(), &large);
+        one(&queue, udp(), &large);
         assert_eq!(queue.lock().udp.dropped, 1);
         assert_eq!(queue.wait(None).datagrams.len(), 1);
-        queue.datagram(udp(), &large);
+        one(&queue, udp(), &large);
         assert_eq!(queue.lock().udp.dropped, 1);
     }
 

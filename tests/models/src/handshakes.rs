@@ -26,8 +26,8 @@ pub fn nothing_waits_unseen() {
         let engine = {
             let queue = Arc::clone(&queue);
             thread::spawn(move || {
-                queue.datagram(Path::Relay(NodeId([1; 32])), b"hello");
-                queue.order(Order::Stop { peer: NodeId([2; 32]) });
+                queue.put([(Path::Relay(NodeId([1; 32])), Box::from(&b"hello"[..]))], []);
+                queue.put([], [Order::Stop { peer: NodeId([2; 32]) }]);
             })
         };
         let (mut datagrams, mut orders) = (0, 0);
