@@ -205,7 +205,7 @@ impl Node {
         let mixes = live.mixing.is_some();
         self.push_session(now, slot, live);
         let peer = &mut self.peers[slot.0];
-        peer.path = path;
+        peer.take_path(now.instant, path);
         if matches!(path, Path::Relay(_)) {
             peer.online = Some(true);
         }

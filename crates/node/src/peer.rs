@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) online: Option<bool>,
     /// Where its frames go.
     pub(crate) path: Path,
+    /// When a handshake last showed that way to work in both directions.
+    pub(crate) path_shown: Option<Instant>,
     pub(crate) sessions: Vec<Live>,
     /// Our number of the session that the peer last sent under; it need not be the one that we send under.
     pub(crate) heard_under: Option<u32>,
@@ -129,6 +131,7 @@ impl Peer {
             name,
             online: None,
             path: Path::Relay(id),
+            path_shown: None,
             sessions: Vec::new(),
             heard_under: None,
             dialling: false,
@@ -168,6 +171,16 @@ impl Peer {
     pub(crate) fn in_use(&self) -> [Option<usize>; 4] {
         let theirs = self.heard_under.and_then(|number| self.position(number));
         [self.current(), self.mixed(), self.settled(), theirs]
+    }
+
+    /// A handshake came through over a path: frames go there, unless another one just came through without the relay.
+    /// Both sides see both, in whatever order.
+    pub(crate) fn take_path(&mut self, now: Instant, path: Path) {
+        let direct = |path: &Path| matches!(path, Path::Udp(_));
+        let fresh = self.path_shown.is_some_and(|at| now.duration_since(at) < SIMULTANEOUS);
+        if direct(&path) || !direct(&self.path) || !fresh {
+            (self.path, self.path_shown) = (path, Some(now));
+        }
     }
 
     /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.

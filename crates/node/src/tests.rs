@@ -921,6 +921,26 @@ fn handshake_over_udp_needs_no_relay() {
 }
 
 #[test]
+fn way_without_the_relay_is_taken_whichever_handshake_ends_first() {
+    for relay_first in [true, false] {
+        let mut world = World::made(2, Link::Ip, |world| world.udp = true);
+        let [a, b] = [world.ids[0], world.ids[1]];
+        for relay in [relay_first, !relay_first] {
+            let path = if relay { Path::Relay(b) } else { Path::Udp(world.udp_address(b)) };
+            let order = Order::Dial { peer: b, paths: vec![path], holds_session: false };
+            let (now, mut tx) = (world.now(), TxQueue::new());
+            let node = world.nodes.get_mut(&a).unwrap();
+            node.handshaker.handle_order(now, order, &mut tx);
+            world.carry(a, tx);
+        }
+        world.relay = false;
+        world.send(a, b, 1);
+        world.send(b, a, 2);
+        assert_eq!((world.got(a).len(), world.got(b).len()), (1, 1), "over the relay first: {relay_first}");
+    }
+}
+
+#[test]
 fn lost_fragments_are_made_up_for() {
     for lost in 0..60 {
         let mut world = World::made(2, Link::Ip, |world| (world.udp, world.relay) = (true, false));
