@@ -1,8 +1,9 @@
-//! Sockets: the relay client over WebSocket and pinned TLS, UDP, and QUIC inside sealed frames.
+//! Sockets: the relay client over WebSocket and pinned TLS, UDP, and QUIC inside sealed frames; this node's own addresses.
 //!
 //! In: frames for other nodes, as bytes that this crate does not read. Out: frames from other nodes and changes of the
 //! connection, told to a [`RelaySink`]. Which peer is reached by which path is decided elsewhere. [`QuicEndpoint`] has
-//! no socket: its datagrams are handed to a [`QuicSink`].
+//! no socket: its datagrams are handed to a [`QuicSink`]. [`StunClient`] finds out
+//! under which addresses this node can be reached.
 //!
 //! Invariants: no certificate is trusted but the pinned one, and its key really signed the TLS handshake; every queue
 //! is bounded; a caller of [`RelaySender`] never waits.
@@ -12,6 +13,7 @@ mod dial;
 mod quic;
 mod relay;
 mod stream;
+mod stun;
 mod tls;
 mod udp;
 
@@ -20,4 +22,5 @@ pub use relay::{
     QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,
     SendError,
 };
+pub use stun::{Family, MAX_STUN_SERVERS, Mapping, ServerReport, StunClient, StunEvent};
 pub use udp::{MAX_BATCH, UdpBindError, UdpSendError, UdpSockets};
