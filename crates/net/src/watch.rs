@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -157,6 +158,10 @@ fn listen() -> io::Result<TokioSocket> {
     let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
     let groups = GROUPS.iter().fold(0, |groups, group| groups | 1 << (*group as u32 - 1));
     socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
+    // More room means fewer losses; each loss only makes more of a change than there was, so refusals pass.
+    if setsockopt(socket.socket_ref(), sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        let _ = setsockopt(socket.socket_ref(), sockopt::RcvBuf, &RECEIVE_BUFFER);
+    }
     Ok(socket)
 }
 
@@ -228,6 +233,9 @@ const GROUPS: [MulticastGroup; 5] = [
     MulticastGroup::Ipv4Route,
     MulticastGroup::Ipv6Route,
 ];
+
+/// Room for some hundred messages, which is what a container or a VPN brings when it starts.
+const RECEIVE_BUFFER: usize = 1 << 20;
 
 /// Twice what the kernel puts into one message about a link with many virtual functions.
 const BUFFER: usize = 65_536;

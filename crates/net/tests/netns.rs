@@ -2,6 +2,7 @@
 //! the machine's namespace, so nothing here can touch an interface or a route of the machine.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::{Write, stderr};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -26,15 +27,11 @@ fn addresses_of_networks_are_listed_and_those_of_tunnels_are_not() {
         network("eth1", &["10.9.0.2/24", "fd00:9::2/64"]);
         ip("route add default via 198.51.100.1");
         ip("-6 route add default via 2001:db8:5::1");
-        for (name, mode, address) in [
-            (OWN, "tun", "100.64.0.1/20"),
-            ("other0", "tun", "100.65.0.1/20"),
-            ("zt0", "tap", "10.147.0.1/24"),
-        ] {
-            ip(&format!("tuntap add dev {name} mode {mode}"));
-            ip(&format!("link set {name} up"));
-            ip(&format!("address add {address} dev {name}"));
-        }
+        let _tunnels = [
+            tunnel(OWN, tun::Layer::L3, "100.64.0.1/20"),
+            tunnel("other0", tun::Layer::L3, "100.65.0.1/20"),
+            tunnel("zt0", tun::Layer::L2, "10.147.0.1/24"),
+        ];
         ip("link add docker0 type bridge");
         ip("link set docker0 up");
         ip("link add veth0 type veth peer name veth0-peer");
@@ -141,13 +138,11 @@ fn changes_of_the_own_interface_are_ignored() {
         network("eth0", &["198.51.100.2/24"]);
         let mut watch = NetworkWatch::start(OWN).await.unwrap();
         for marker in [Marker::Route, Marker::Address] {
-            ip(&format!("tuntap add dev {OWN} mode tun"));
-            ip(&format!("link set {OWN} up"));
-            ip(&format!("address add 100.64.0.1/20 dev {OWN}"));
+            let device = tunnel(OWN, tun::Layer::L3, "100.64.0.1/20");
             ip(&format!("-6 address add fd00:5::1/64 dev {OWN}"));
             ip(&format!("route add 10.7.0.0/16 dev {OWN}"));
             ip(&format!("-6 route add fd00:6::/64 dev {OWN}"));
-            ip(&format!("link del {OWN}"));
+            drop(device);
             nothing_but(marker, &mut watch).await;
         }
     });
@@ -173,27 +168,27 @@ fn stun_over_real_sockets_finds_the_mapped_address_of_both_families() {
         network("eth0", &["198.51.100.2/24", "2001:db8:5::2/64"]);
         ip("link set lo up");
         for (own, family) in [("198.51.100.2", Family::V4), ("[2001:db8:5::2]", Family::V6)] {
-            let bind = || UdpSocket::bind(format!("{own}:0").parse::<SocketAddr>().unwrap()).unwrap();
+            let bind = || {
+                let socket = UdpSocket::bind(format!("{own}:0").parse::<SocketAddr>().unwrap()).unwrap();
+                socket.set_nonblocking(true).unwrap();
+                socket
+            };
             let (socket, servers) = (bind(), [bind(), bind()]);
             let addresses: Vec<SocketAddr> =
                 servers.iter().map(|server| server.local_addr().unwrap()).collect();
             let mut client = StunClient::new();
             client.start(Instant::now(), &addresses, counting());
-            while let Some((to, bytes)) = client.poll_transmit() {
-                socket.send_to(&bytes, to).unwrap();
-            }
-            for server in &servers {
+            // Ends after 700 ms at the latest, as the client gives up then.
+            while client.poll_timeout().is_some() {
+                client.handle_timeout(Instant::now());
+                while let Some((to, bytes)) = client.poll_transmit() {
+                    socket.send_to(&bytes, to).unwrap();
+                }
+                servers.iter().for_each(answer);
                 let mut buffer = [0; 600];
-                let (len, from) = server.recv_from(&mut buffer).unwrap();
-                let BindingRequest { transaction, fingerprint } =
-                    BindingRequest::parse(&buffer[..len]).unwrap();
-                let answer = BindingSuccess { transaction, mapped: from, fingerprint }.encode();
-                server.send_to(&answer, from).unwrap();
-            }
-            for _ in &servers {
-                let mut buffer = [0; 600];
-                let (len, from) = socket.recv_from(&mut buffer).unwrap();
-                assert!(client.handle_datagram(from, &buffer[..len]));
+                while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+                    client.handle_datagram(from, &buffer[..len]);
+                }
             }
             let events: Vec<StunEvent> = std::iter::from_fn(|| client.poll_event()).collect();
             assert_eq!(events.last(), Some(&StunEvent::Finished(family)));
@@ -204,12 +199,33 @@ fn stun_over_real_sockets_finds_the_mapped_address_of_both_families() {
     });
 }
 
+/// Answers what has arrived.
+fn answer(server: &UdpSocket) {
+    let mut buffer = [0; 600];
+    while let Ok((len, from)) = server.recv_from(&mut buffer) {
+        let BindingRequest { transaction, fingerprint } = BindingRequest::parse(&buffer[..len]).unwrap();
+        let answer = BindingSuccess { transaction, mapped: from, fingerprint }.encode();
+        server.send_to(&answer, from).unwrap();
+    }
+}
+
 fn counting() -> impl FnMut() -> TransactionId {
     let mut count = 0;
     move || {
         count += 1;
         [count; 12]
     }
+}
+
+/// Makes a tunnel that works as long as the device is held.
+fn tunnel(name: &str, layer: tun::Layer, address: &str) -> tun::Device {
+    let mut config = tun::configure();
+    config.tun_name(name).layer(layer);
+    let device = tun::create(&config).unwrap();
+    ip(&format!("link set {name} up"));
+    ip(&format!("address add {address} dev {name}"));
+    until_works(name);
+    device
 }
 
 /// Makes an interface that works, with addresses that can be used at once.
@@ -220,6 +236,20 @@ fn network(name: &str, addresses: &[&str]) {
     for address in addresses {
         let nodad = if address.contains(':') { "nodad" } else { "" };
         ip(&format!("address add {address} dev {name} {nodad}"));
+    }
+    until_works(name);
+    until_works(&format!("{name}-peer"));
+}
+
+/// The kernel notices a carrier a moment after both ends are up.
+fn until_works(name: &str) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let link = ip(&format!("-o link show dev {name}"));
+        if link.contains("LOWER_UP> ") && !link.contains("state DOWN") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{name} does not work: {link}");
     }
 }
 
@@ -263,6 +293,9 @@ fn in_namespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'stati
         if let Err(errno) = unshare(CloneFlags::CLONE_NEWNET) {
             return skip(&format!("no network namespace can be made ({errno}); run as root"));
         }
+        if let Err(error) = OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+            return skip(&format!("/dev/net/tun cannot be opened ({error})"));
+        }
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test());
     })
     .join();
@@ -280,9 +313,10 @@ fn skip(reason: &str) {
     let _ = writeln!(stderr(), "SKIPPED: {reason}");
 }
 
-fn ip(arguments: &str) {
+fn ip(arguments: &str) -> String {
     let output = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Runs many commands in one process.
