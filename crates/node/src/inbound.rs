@@ -9,8 +9,8 @@ use mesh_wire::frame::{FrameHeader, PayloadKind};
 use mesh_wire::roster::ula;
 
 use crate::counters::DropReason;
-use crate::path::Path;
 use crate::node::{Delivery, LateDelivery, Link, Node, NodeEvent, Now, Slot};
+use crate::path::Path;
 use crate::segment::claimed_addresses;
 use crate::timers::KEEPALIVE_AFTER;
 use crate::tx::TxQueue;

@@ -10,8 +10,8 @@ use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 
 use crate::contact::MIX_PATIENCE;
 use crate::counters::DropReason;
-use crate::path::Path;
 use crate::node::{Link, Node, Now, Slot};
+use crate::path::Path;
 use crate::segment::{Target, receiver};
 use crate::tx::TxQueue;
 
@@ -152,7 +152,8 @@ impl Node {
         (kind, payload, padded): (PayloadKind, &[u8], usize),
         tx: &mut TxQueue,
     ) -> bool {
-        let (path, also) = (self.peers[slot.0].paths.current(), self.peers[slot.0].paths.also(now, self.setting(slot)));
+        let (path, also) =
+            (self.peers[slot.0].paths.current(), self.peers[slot.0].paths.also(now, self.setting(slot)));
         let sealed = self.seal_over(now, slot, at, path, (kind, payload, padded), tx);
         if sealed && let Some(also) = also {
             tx.repeat(path, also, Session::frame_len(padded));

@@ -18,8 +18,8 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mesh_wire::control::{self, Candidates, Mapping};
 use mesh_wire::NodeId;
+use mesh_wire::control::{self, Candidates, Mapping};
 
 use crate::path::Path;
 
@@ -206,7 +206,8 @@ impl Paths {
     pub(crate) fn candidates(&mut self, now: Instant, said: &Candidates, setting: Setting) -> bool {
         self.mapping = said.mapping;
         let before = self.named();
-        self.remotes.retain(|remote| remote.kind.is_none() || said.list.iter().any(|c| c.address == remote.address));
+        self.remotes
+            .retain(|remote| remote.kind.is_none() || said.list.iter().any(|c| c.address == remote.address));
         for candidate in &said.list {
             match self.remotes.iter_mut().find(|remote| remote.address == candidate.address) {
                 Some(remote) => remote.kind = Some(candidate.kind),
@@ -400,7 +401,8 @@ impl Paths {
         let Some(check) = data.check.as_mut().filter(|check| check.next <= now) else { return };
         if check.tries < CHECK_TRIES {
             check.tries += 1;
-            let rtt = self.remotes.iter().find(|remote| remote.address == address).and_then(|remote| remote.rtt);
+            let rtt =
+                self.remotes.iter().find(|remote| remote.address == address).and_then(|remote| remote.rtt);
             let wait = if check.tries == CHECK_TRIES { rtt.unwrap_or_default() * 2 } else { Duration::ZERO };
             check.next = now + CHECK_RETRY.max(wait);
             steps.push(Step::Challenge(address, Size::Full));
@@ -466,7 +468,8 @@ impl Paths {
     /// The best of the addresses that were proved not long ago.
     fn best(&self, now: Instant) -> Option<SocketAddr> {
         let fresh = |remote: &&Remote| remote.proved.is_some_and(|at| now.duration_since(at) < PROVED);
-        let remotes = self.remotes.iter().filter(fresh).filter(|remote| Path::Udp(remote.address) != self.current);
+        let remotes =
+            self.remotes.iter().filter(fresh).filter(|remote| Path::Udp(remote.address) != self.current);
         remotes.min_by_key(|remote| remote.rank()).map(|remote| remote.address)
     }
 

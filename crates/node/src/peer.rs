@@ -173,7 +173,8 @@ impl Peer {
 
     /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.
     pub(crate) fn is_reachable(&self) -> bool {
-        self.online != Some(false) || (matches!(self.paths.current(), Path::Udp(_)) && !self.sessions.is_empty())
+        self.online != Some(false)
+            || (matches!(self.paths.current(), Path::Udp(_)) && !self.sessions.is_empty())
     }
 
     /// Tells whether a session that was just made waits for the exporter.

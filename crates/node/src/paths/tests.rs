@@ -73,7 +73,12 @@ impl Peer {
     }
 
     /// Sends a packet every 20 ms.
-    fn send(&mut self, millis: u64, long: bool, answers: impl Fn(SocketAddr, Size) -> bool) -> Vec<(u64, Path)> {
+    fn send(
+        &mut self,
+        millis: u64,
+        long: bool,
+        answers: impl Fn(SocketAddr, Size) -> bool,
+    ) -> Vec<(u64, Path)> {
         let mut moved = Vec::new();
         for at in (0..millis).step_by(20) {
             self.paths.sends(self.now, long, ALL);
@@ -153,7 +158,9 @@ fn path_that_stops_carrying_long_frames_is_left_and_does_not_flap() {
     for at in (0..20_000).step_by(20) {
         peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
         peer.paths.sends(peer.now, true, ALL);
-        moved.extend(peer.pass(20, |_, size| size == Size::Short).into_iter().map(|(after, path)| (at + after, path)));
+        moved.extend(
+            peer.pass(20, |_, size| size == Size::Short).into_iter().map(|(after, path)| (at + after, path)),
+        );
     }
     assert_eq!(moved.len(), 1, "{moved:?}");
     assert!(moved[0].0 <= 2000, "{moved:?}");

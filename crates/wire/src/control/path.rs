@@ -174,7 +174,9 @@ fn read_address(reader: &mut Reader<'_>) -> Result<Option<SocketAddr>, WireError
         _ => return Err(WireError::Invalid("address family")),
     };
     let usable = match ip {
-        IpAddr::V4(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast() && !ip.is_loopback(),
+        IpAddr::V4(ip) => {
+            !ip.is_unspecified() && !ip.is_multicast() && !ip.is_broadcast() && !ip.is_loopback()
+        }
         IpAddr::V6(ip) => {
             let own = ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local();
             !own && !ip.is_multicast() && ip.to_ipv4_mapped().is_none()

@@ -105,9 +105,8 @@ fn answer_is_read_back() {
 
 #[test]
 fn cut_extended_and_unknown_messages_are_refused() {
-    let padded = |message: &Control<'_>| {
-        matches!(message, Control::PathChallenge(_) | Control::PathResponse(_))
-    };
+    let padded =
+        |message: &Control<'_>| matches!(message, Control::PathChallenge(_) | Control::PathResponse(_));
     for (_, bytes) in samples().into_iter().filter(|(message, _)| !padded(message)) {
         for length in 0..bytes.len() {
             assert!(Control::parse(&bytes[..length]).is_err());
