@@ -18,6 +18,7 @@ mod sync;
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -100,6 +101,8 @@ pub struct EngineSnapshot {
     pub node: Snapshot,
     /// What the engine itself dropped.
     pub drops: EngineDrops,
+    /// Where its UDP sockets are bound, at most one for each family.
+    pub sockets: Vec<SocketAddr>,
 }
 
 /// Packets that the engine dropped, by reason.
@@ -415,7 +418,8 @@ impl Worker {
                 let inbox_full = self.inbox.dropped();
                 let drops = EngineDrops { inbox_full, handshakes_full, ..self.ways.drops };
                 let node = self.node.snapshot(now.instant, &handshakes);
-                let _ = reply.send(EngineSnapshot { node, drops });
+                let sockets = self.ways.udp.local_addrs().collect();
+                let _ = reply.send(EngineSnapshot { node, drops, sockets });
             }
             Command::Close(reply) => {
                 self.node.close(&mut self.tx);

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use mesh_control::{
-    Counters, CryptoStatus, Mode, NetworkStatus, NodeState, NodeStatus, PathKind, PeerState, PeerStatus,
-    Readiness, RelayState, RelayStatus, Role, SessionStatus, Status,
+    AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeState,
+    NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus, Readiness, RelayState, RelayStatus,
+    RemoteAddress, Role, SessionStatus, Status,
 };
 use mesh_identity::Roster;
-use mesh_node::{Path, PeerPhase, PeerSnapshot};
+use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
+use mesh_wire::control::{CandidateKind, Mapping};
 use mesh_wire::handshake::SUITE_NAME;
 use mesh_wire::roster::{Leaf, Link, Roles};
 
@@ -97,7 +99,7 @@ pub fn peers(
         .leaves()
         .iter()
         .filter(|leaf| leaf.node_id != own)
-        .map(|leaf| peer(leaf, relay, live.get(&leaf.node_id).copied()))
+        .map(|leaf| peer(leaf, relay, engine, live.get(&leaf.node_id).copied()))
         .collect();
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     peers
@@ -109,7 +111,12 @@ pub fn addresses(leaf: &Leaf) -> Vec<IpAddr> {
     vec![leaf.ipv4.into(), leaf.ipv6.into()]
 }
 
-fn peer(leaf: &Leaf, relay: Option<&RelayStatus>, live: Option<&PeerSnapshot>) -> PeerStatus {
+fn peer(
+    leaf: &Leaf,
+    relay: Option<&RelayStatus>,
+    engine: Option<&EngineSnapshot>,
+    live: Option<&PeerSnapshot>,
+) -> PeerStatus {
     let online = live.and_then(|peer| peer.online);
     let connected = relay.is_some_and(|relay| relay.state == RelayState::Connected);
     let online = online.filter(|_| connected);
@@ -153,11 +160,65 @@ fn peer(leaf: &Leaf, relay: Option<&RelayStatus>, live: Option<&PeerSnapshot>) -
             Some(Path::Udp(address)) if direct => Some(address),
             Some(Path::Udp(_) | Path::Relay(_)) | None => None,
         },
+        path_changes: live.map_or(0, |peer| peer.path_changes),
+        // Only where there is something to say, so that an answer about a thousand idle peers stays small.
+        direct: engine
+            .zip(live)
+            .filter(|(_, peer)| peer.session.is_some())
+            .map(|(engine, peer)| direct_status(engine, peer)),
         software: None,
         relay: relay.filter(|_| on_relay).map(|relay| relay.url.clone()),
         session,
         state,
         last_error: live.and_then(|peer| peer.last_error.clone()),
+    }
+}
+
+fn direct_status(engine: &EngineSnapshot, peer: &PeerSnapshot) -> DirectStatus {
+    let own = &engine.node.candidates;
+    DirectStatus {
+        enabled: engine.node.direct,
+        searching: peer.searching,
+        next_search_s: peer.next_search.map(|wait| wait.as_secs()),
+        sockets: engine.sockets.clone(),
+        own_mapping: nat_mapping(own.mapping),
+        peer_mapping: nat_mapping(peer.mapping),
+        own: own
+            .list
+            .iter()
+            .map(|known| OwnAddress { address: known.address, kind: address_kind(known.kind) })
+            .collect(),
+        remotes: peer.remotes.iter().map(remote_address).collect(),
+    }
+}
+
+fn remote_address(remote: &RemoteSnapshot) -> RemoteAddress {
+    RemoteAddress {
+        address: remote.address,
+        kind: remote.kind.map_or(AddressKind::Seen, address_kind),
+        sent: remote.sent,
+        last_sent_s: remote.since_sent.map(|since| since.as_secs()),
+        last_answer_s: remote.since_answered.map(|since| since.as_secs()),
+        last_full_answer_s: remote.since_proved.map(|since| since.as_secs()),
+        rtt_ms: remote.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+    }
+}
+
+fn nat_mapping(mapping: Mapping) -> NatMapping {
+    match mapping {
+        Mapping::Unknown => NatMapping::Unknown,
+        Mapping::None => NatMapping::None,
+        Mapping::Independent => NatMapping::Independent,
+        Mapping::Dependent => NatMapping::Dependent,
+    }
+}
+
+fn address_kind(kind: CandidateKind) -> AddressKind {
+    match kind {
+        CandidateKind::Host => AddressKind::Host,
+        CandidateKind::Mapped => AddressKind::Mapped,
+        CandidateKind::Reflexive => AddressKind::Reflexive,
+        CandidateKind::Configured => AddressKind::Configured,
     }
 }
 
@@ -187,4 +248,91 @@ fn counters(engine: Option<&EngineSnapshot>) -> Counters {
         .map(|(reason, count)| (reason.to_owned(), count))
         .collect();
     counters
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mesh_node::{SessionSnapshot, Snapshot};
+    use mesh_wire::control::{Candidate, Candidates};
+
+    use super::*;
+    use crate::engine::EngineDrops;
+
+    #[test]
+    fn direct_status_tells_what_the_search_found_out() {
+        let (host, seen) = ("192.168.1.5:4747".parse().unwrap(), "203.0.113.7:9".parse().unwrap());
+        let mut peer = peer_snapshot();
+        peer.remotes = vec![
+            RemoteSnapshot {
+                address: host,
+                kind: Some(CandidateKind::Host),
+                sent: 9,
+                since_sent: Some(Duration::from_millis(1900)),
+                since_answered: Some(Duration::from_secs(2)),
+                since_proved: None,
+                rtt: Some(Duration::from_micros(1500)),
+            },
+            RemoteSnapshot {
+                address: seen,
+                kind: None,
+                sent: 0,
+                since_sent: None,
+                since_answered: None,
+                since_proved: None,
+                rtt: None,
+            },
+        ];
+        let own = Candidate { kind: CandidateKind::Reflexive, address: seen };
+        let engine = EngineSnapshot {
+            node: Snapshot {
+                peers: Vec::new(),
+                drops: Vec::new(),
+                roster_version: 1,
+                direct: true,
+                candidates: Candidates { mapping: Mapping::Dependent, list: vec![own] },
+            },
+            drops: EngineDrops::default(),
+            sockets: vec![host],
+        };
+        let status = direct_status(&engine, &peer);
+        assert!(status.enabled && status.searching);
+        assert_eq!((status.next_search_s, status.sockets), (Some(7), vec![host]));
+        assert_eq!((status.own_mapping, status.peer_mapping), (NatMapping::Dependent, NatMapping::None));
+        assert_eq!(status.own, [OwnAddress { address: seen, kind: AddressKind::Reflexive }]);
+        let first = &status.remotes[0];
+        assert_eq!((first.address, first.kind, first.sent), (host, AddressKind::Host, 9));
+        assert_eq!(
+            (first.last_sent_s, first.last_answer_s, first.last_full_answer_s, first.rtt_ms),
+            (Some(1), Some(2), None, Some(1.5))
+        );
+        assert_eq!((status.remotes[1].kind, status.remotes[1].last_sent_s), (AddressKind::Seen, None));
+    }
+
+    fn peer_snapshot() -> PeerSnapshot {
+        PeerSnapshot {
+            id: NodeId([1; 32]),
+            name: "pi".into(),
+            online: Some(true),
+            path: Path::Relay(NodeId([1; 32])),
+            path_changes: 2,
+            remotes: Vec::new(),
+            mapping: Mapping::None,
+            searching: true,
+            next_search: Some(Duration::from_millis(7500)),
+            phase: PeerPhase::Established,
+            session: Some(SessionSnapshot {
+                id: [0; 16],
+                age: Duration::ZERO,
+                key_age: Duration::ZERO,
+                mixed: true,
+            }),
+            rtt: None,
+            since_received: None,
+            rx: (0, 0),
+            tx: (0, 0),
+            last_error: None,
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! Requests, answers and events.
 
+mod direct;
 mod event;
 mod request;
 mod status;
 
+pub use direct::{AddressKind, DirectStatus, NatMapping, OwnAddress, RemoteAddress};
 pub use event::{Event, EventKind, NoticeLevel};
 pub use request::{
     DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, UpAnswer, UpRequest, Version,

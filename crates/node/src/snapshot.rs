@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mesh_wire::NodeId;
-use mesh_wire::control::{CandidateKind, Mapping};
+use mesh_wire::control::{CandidateKind, Candidates, Mapping};
 
 use crate::counters::{Counters, DropReason};
 use crate::node::Node;
@@ -21,6 +21,10 @@ pub struct Snapshot {
     pub drops: Vec<(DropReason, u64)>,
     /// The version of its roster.
     pub roster_version: u64,
+    /// It looks for paths without the relay.
+    pub direct: bool,
+    /// Where it may be reached without the relay, as far as it was found out.
+    pub candidates: Candidates,
 }
 
 /// A peer at one moment.
@@ -111,6 +115,8 @@ impl Node {
             peers: self.peers.iter().map(|peer| peer_snapshot(peer, now)).collect(),
             drops: self.counters.plus(handshakes).iter().collect(),
             roster_version: self.roster.version(),
+            direct: self.config.direct,
+            candidates: self.candidates.clone(),
         }
     }
 }

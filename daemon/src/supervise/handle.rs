@@ -127,6 +127,10 @@ impl Backend for Handle {
         };
         let id = leaf.node_id.to_string();
         let peer = self.status().await?.peers.into_iter().find(|peer| peer.node_id == id);
+        if peer.as_ref().is_some_and(|peer| peer.path == PathKind::Relay) {
+            // Who asks by hand does not wait for the next turn.
+            inbox.command(Command::Search(leaf.node_id));
+        }
         Ok(PingAnswer {
             peer: leaf.name.to_string(),
             address: Some(leaf.ipv4.into()),

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::direct::DirectStatus;
 use crate::document::Document;
 use crate::time::Timestamp;
 
@@ -248,6 +249,12 @@ pub struct PeerStatus {
     /// The address of the path, when it is direct.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
+    /// How often the path changed since the daemon came up.
+    #[serde(default)]
+    pub path_changes: u64,
+    /// What is known of paths without the relay, while there is a session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<DirectStatus>,
     /// The program that the peer says it runs, with its version; absent until it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software: Option<String>,

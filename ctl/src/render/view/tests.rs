@@ -246,6 +246,8 @@ fn established_peer() -> PeerStatus {
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
         endpoint: Some("192.0.2.7:4747".parse().unwrap()),
+        path_changes: 2,
+        direct: None,
         software: Some("shadowmesh 0.1.0 (linux)".into()),
         state: PeerState::Established,
         session: Some(SessionStatus {

@@ -193,7 +193,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 10] = [
+const NESTED: [&str; 15] = [
     "NodeState",
     "NetworkStatus",
     "NodeStatus",
@@ -204,4 +204,9 @@ const NESTED: [&str; 10] = [
     "SessionStatus",
     "Counters",
     "CryptoStatus",
+    "DirectStatus",
+    "NatMapping",
+    "AddressKind",
+    "OwnAddress",
+    "RemoteAddress",
 ];

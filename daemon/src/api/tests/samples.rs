@@ -1,10 +1,10 @@
 //! One of each, with every optional field present.
 
 use mesh_control::{
-    ApiError, Counters, CryptoStatus, DownAnswer, ErrorCode, Event, EventKind, Id, InviteAnswer,
-    InviteRequest, Mode, NetworkStatus, NodeState, NodeStatus, NoticeLevel, PathKind, PeerState, PeerStatus,
-    PingAnswer, PingRequest, Readiness, RelayState, RelayStatus, Role, SessionStatus, Status, Timestamp,
-    UpAnswer, UpRequest,
+    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Event, EventKind, Id,
+    InviteAnswer, InviteRequest, Mode, NatMapping, NetworkStatus, NodeState, NodeStatus, NoticeLevel,
+    OwnAddress, PathKind, PeerState, PeerStatus, PingAnswer, PingRequest, Readiness, RelayState, RelayStatus,
+    RemoteAddress, Role, SessionStatus, Status, Timestamp, UpAnswer, UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -84,6 +84,8 @@ pub(super) fn peer() -> PeerStatus {
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
         endpoint: Some("192.0.2.7:4747".parse().unwrap()),
+        path_changes: 2,
+        direct: Some(direct()),
         software: Some("shadowmesh 0.1.0 (linux)".into()),
         state: PeerState::Established,
         session: Some(SessionStatus {
@@ -99,6 +101,27 @@ pub(super) fn peer() -> PeerStatus {
             last_received_s: Some(1),
         }),
         last_error: Some("timed out".into()),
+    }
+}
+
+pub(super) fn direct() -> DirectStatus {
+    DirectStatus {
+        enabled: true,
+        searching: false,
+        next_search_s: Some(12),
+        sockets: vec!["0.0.0.0:4747".parse().unwrap()],
+        own_mapping: NatMapping::Independent,
+        peer_mapping: NatMapping::Dependent,
+        own: vec![OwnAddress { address: "192.168.1.5:4747".parse().unwrap(), kind: AddressKind::Host }],
+        remotes: vec![RemoteAddress {
+            address: "192.0.2.7:4747".parse().unwrap(),
+            kind: AddressKind::Reflexive,
+            sent: 9,
+            last_sent_s: Some(3),
+            last_answer_s: Some(4),
+            last_full_answer_s: Some(5),
+            rtt_ms: Some(7.5),
+        }],
     }
 }
 

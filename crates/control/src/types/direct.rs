@@ -1,0 +1,117 @@
+//! What the daemon knows of paths to a peer without the relay.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The search for a path without the relay, and what it found out so far.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DirectStatus {
+    /// This node looks for such paths: `direct` of its configuration.
+    pub enabled: bool,
+    /// A search goes on.
+    pub searching: bool,
+    /// Seconds until traffic begins the next search; absent while it would begin one at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_search_s: Option<u64>,
+    /// Where this node's UDP sockets are bound.
+    #[serde(default)]
+    pub sockets: Vec<SocketAddr>,
+    /// How this node's NAT maps.
+    #[serde(default)]
+    pub own_mapping: NatMapping,
+    /// How the peer's NAT maps, as it says.
+    #[serde(default)]
+    pub peer_mapping: NatMapping,
+    /// Where this node may be reached, as it tells its peers.
+    #[serde(default)]
+    pub own: Vec<OwnAddress>,
+    /// Where the peer may be reached, and what came of trying.
+    #[serde(default)]
+    pub remotes: Vec<RemoteAddress>,
+}
+
+/// How a NAT maps a socket to its public address (RFC 4787, section 4.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatMapping {
+    /// There is none.
+    None,
+    /// The same for every destination.
+    Independent,
+    /// Another one for each destination, which is also called symmetric.
+    Dependent,
+    /// It was not found out, or is one that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a node came to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressKind {
+    /// It is on one of its interfaces.
+    Host,
+    /// A router keeps it open on request.
+    Mapped,
+    /// A STUN server saw it.
+    Reflexive,
+    /// It stands in the configuration.
+    Configured,
+    /// Frames came from there, though nobody had said so.
+    Seen,
+    /// A kind that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Mapped => "mapped",
+            Self::Reflexive => "reflexive",
+            Self::Configured => "configured",
+            Self::Seen => "seen",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// An address of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnAddress {
+    /// The address.
+    pub address: SocketAddr,
+    /// How the node came to it.
+    #[serde(default)]
+    pub kind: AddressKind,
+}
+
+/// An address of the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RemoteAddress {
+    /// The address.
+    pub address: SocketAddr,
+    /// How the peer came to it.
+    #[serde(default)]
+    pub kind: AddressKind,
+    /// Challenges that went there: sealed probes that only the peer can answer.
+    #[serde(default)]
+    pub sent: u32,
+    /// Seconds since the last one went there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_sent_s: Option<u64>,
+    /// Seconds since one was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_answer_s: Option<u64>,
+    /// Seconds since one as long as the longest frame was answered; only then data goes there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_full_answer_s: Option<u64>,
+    /// The shortest round trip seen, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+}
