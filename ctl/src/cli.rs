@@ -55,6 +55,11 @@ pub(crate) enum Verb {
         after_help = "Examples:\n  meshctl ping pi\n  meshctl ping -c 1 --timeout 2 100.64.1.2\n  meshctl ping -c 0 -i 0.2 pi"
     )]
     Ping(PingArgs),
+    /// Tell why frames to a peer take the path they take, and what to do for a direct one.
+    ///
+    /// Exits with 0 when the path is direct, with 8 when it is not, and with 6 when there is no such peer.
+    #[command(after_help = "Examples:\n  meshctl why pi\n  meshctl why pi --json | jq -r .reason")]
+    Why(WhyArgs),
     /// Make a ticket that lets another node join, and print it as one line.
     ///
     /// Only the coordinator can. Whoever holds the ticket can use it, so hand it over as you would a password.
@@ -130,6 +135,13 @@ pub(crate) struct PingArgs {
     /// How long to wait for each reply, 60 at most.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
     pub(crate) timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The peer by name or node id.
+    #[arg(value_name = "NAME")]
+    pub(crate) peer: String,
 }
 
 #[derive(Debug, Args)]
@@ -209,6 +221,8 @@ mod tests {
             "invite --ttl 0s",
             "invite --ttl 1",
             "ping",
+            "why",
+            "why pi nas",
         ] {
             let words = ["meshctl"].into_iter().chain(line.split(' '));
             assert!(Cli::try_parse_from(words).is_err(), "{line}");

@@ -11,6 +11,7 @@ mod status;
 mod suggest;
 mod up;
 mod version;
+mod why;
 
 use std::future::Future;
 
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Verb::Status => wait_for(status::run(&client, screen)),
         Verb::Peers(args) => wait_for(peers::run(args, &client, screen)),
         Verb::Ping(args) => wait_for(ping::run(args, &client, screen)),
+        Verb::Why(args) => wait_for(why::run(args, &client, screen)),
         Verb::Invite(args) => wait_for(invite::run(args, &client, screen)),
         Verb::Id => wait_for(id::run(&client, screen)),
         Verb::Version => wait_for(version::run(&client, screen)),

@@ -1,13 +1,14 @@
 //! `meshctl`, the command line of ShadowMesh: every verb asks `meshd` over its Unix socket.
 //!
 //! `cli` is what may be typed, `cmd/<verb>` what a verb does, `render` how it looks and the only place that prints,
-//! `exit` what the shell gets. Results go to stdout, everything else to stderr.
+//! `why` what keeps frames off a direct path, `exit` what the shell gets. Results go to stdout, everything else to stderr.
 
 mod cli;
 mod cmd;
 mod exit;
 mod failure;
 mod render;
+mod why;
 
 use std::process::ExitCode;
 

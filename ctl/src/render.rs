@@ -8,11 +8,12 @@ pub(crate) mod view;
 use std::env;
 use std::io::{self, IsTerminal, Write};
 
-use mesh_control::{Document, Version};
+use mesh_control::{Document, PeerStatus, Version};
 use serde_json::{Value, json};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::why::Verdict;
 pub(crate) use progress::Progress;
 pub(crate) use units::clean;
 
@@ -82,6 +83,14 @@ impl Screen {
     /// Prints what became of all pings.
     pub(crate) fn ping_summary(&self, summary: &view::PingSummary) -> io::Result<()> {
         if self.json { self.value(&summary.json()) } else { self.raw(summary.text().as_bytes()) }
+    }
+
+    /// Prints why frames to a peer take their path.
+    pub(crate) fn why(&self, peer: &PeerStatus, verdict: &Verdict) -> io::Result<()> {
+        if self.json {
+            return self.value(&view::why_json(peer, verdict));
+        }
+        self.raw(view::why(peer, verdict, self.style).as_bytes())
     }
 
     /// Prints bytes as they are.

@@ -2,6 +2,7 @@
 
 mod ping;
 mod status;
+mod why;
 
 use mesh_control::{
     DownAnswer, Id, InviteAnswer, NodeState, PathKind, PeerState, PeerStatus, RelayState, Status, Timestamp,
@@ -13,6 +14,7 @@ use super::table::Colour;
 use super::units::{bytes, clean, count, rtt, span};
 pub(crate) use ping::{PingSummary, loss as ping_loss, reply as ping_reply};
 pub(crate) use status::{peers, status};
+pub(crate) use why::{why, why_json};
 
 /// After `down`.
 pub(crate) fn down(answer: &DownAnswer) -> String {
@@ -96,7 +98,9 @@ pub(crate) fn peer(peer: &PeerStatus, style: Style) -> String {
     block.line("groups", &if peer.groups.is_empty() { "(none)".to_owned() } else { peer.groups.join(", ") });
     let (state, colour) = peer_state(peer);
     block.painted("state", &colour.paint(&state, style));
-    block.line("path", &path(peer));
+    let changes = Some(peer.path_changes).filter(|changes| *changes > 0);
+    let changes = changes.map(|changes| format!(", {}", why::changes(changes))).unwrap_or_default();
+    block.line("path", &format!("{}{changes}", path(peer)));
     if let Some(session) = &peer.session {
         block.line("rtt", &session.rtt_ms.map_or("-".to_owned(), rtt));
         block.line(

@@ -13,17 +13,19 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mesh_control::{
-    ApiError, Counters, CryptoStatus, DownAnswer, ErrorCode, Id, InviteAnswer, Mode, NetworkStatus,
-    NodeState, NodeStatus, PathKind, PeerState, PeerStatus, Peers, PingAnswer, Readiness, RelayStatus, Role,
-    SessionStatus, Status, Timestamp, UpAnswer, Version,
+    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Id, InviteAnswer,
+    Mode, NatMapping, NetworkStatus, NodeState, NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus,
+    Peers, PingAnswer, Readiness, RelayState, RelayStatus, RemoteAddress, Role, SessionStatus, Status,
+    Timestamp, UpAnswer, Version,
 };
 use serde_json::Value;
 use server::{Answer, Server};
 
 #[test]
 fn missing_daemon_is_exit_3_with_what_to_do() {
-    for verb in ["status", "peers", "id", "down", "up", "version", "invite"] {
-        let output = meshctl(Path::new("/nonexistent/meshd.sock"), &[verb]);
+    for verb in ["status", "peers", "id", "down", "up", "version", "invite", "why pi"] {
+        let words: Vec<&str> = verb.split(' ').collect();
+        let output = meshctl(Path::new("/nonexistent/meshd.sock"), &words);
         assert_eq!(output.status.code(), Some(3), "{verb}");
         let line = stderr(&output).lines().last().unwrap().to_owned();
         assert_eq!(
@@ -315,11 +317,59 @@ fn unknown_peer_is_exit_6_with_the_nearest_name() {
         ("GET /v1/peers/pie", vec![unknown]),
         ("GET /v1/peers", vec![Answer::ok(&Peers { peers: ready().peers })]),
     ]);
-    for args in [["ping", "pie"], ["peers", "pie"]] {
+    for args in [["ping", "pie"], ["peers", "pie"], ["why", "pie"]] {
         let output = meshctl(&server.socket(), &args);
         assert_eq!(output.status.code(), Some(6));
         assert_eq!(stderr(&output), "meshctl: no peer is called \"pie\"; did you mean \"pi\"?\n");
     }
+}
+
+#[test]
+fn why_names_one_reason_and_one_thing_to_do() {
+    let server = daemon_with_peer(relayed());
+    let output = meshctl(&server.socket(), &["why", "pi"]);
+    assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "\
+pi: relay (relay.example), 12.3 ms, path never changed
+because      the NAT here and the NAT of pi both use another public port for each destination (symmetric), so \
+neither side can know where the other one will come from
+to do        forward UDP port 4747 to this machine on its router, set udp_listen = [\"0.0.0.0:4747\", \
+\"[::]:4747\"] there, and endpoints.laptop = [\"203.0.113.5:4747\"] on pi
+search       begins again with traffic in 12 s
+nat here     another public port for each destination (symmetric)
+nat there    another public port for each destination (symmetric)
+this node    203.0.113.5:61000 (reflexive)
+
+ITS ADDRESS        KIND       PROBES     LAST  ANSWERED  FULL SIZE  RTT
+198.51.100.7:4000  reflexive      14  9 s ago     never      never    -
+"
+    );
+    let output = meshctl(&server.socket(), &["--json", "why", "pi"]);
+    assert_eq!(output.status.code(), Some(8));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["schema"], "shadowmesh.why/1");
+    assert_eq!((&json["reason"], &json["path"]), (&"both_dependent".into(), &"relay".into()));
+    assert!(json["to_do"].as_str().unwrap().starts_with("forward UDP port 4747"), "{json}");
+    assert_eq!(json["peer"]["direct"]["remotes"][0]["sent"], 14);
+}
+
+#[test]
+fn why_is_done_when_the_path_is_direct_and_exit_4_when_the_node_is_down() {
+    let mut peer = relayed();
+    (peer.path, peer.endpoint, peer.path_changes) =
+        (PathKind::Direct, Some("198.51.100.7:4000".parse().unwrap()), 1);
+    let output = meshctl(&daemon_with_peer(peer.clone()).socket(), &["why", "pi"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(text.starts_with("pi: direct (198.51.100.7:4000), 12.3 ms, path changed 1 time\n"), "{text}");
+    assert!(!text.contains("to do"), "{text}");
+
+    let down = Status { state: NodeState::Down, ..ready() };
+    let output = meshctl(&daemon(vec![Answer::ok(&down)]).socket(), &["why", "pi"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(stderr(&output), "meshctl: this node is down; run \"meshctl up\" first\n");
 }
 
 #[test]
@@ -395,7 +445,7 @@ fn completions_and_manual_pages_are_made() {
     let directory = tempfile::tempdir().unwrap();
     let output = meshctl(Path::new("/nonexistent"), &["man", directory.path().to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    for page in ["meshctl.1", "meshctl-up.1", "meshctl-ping.1"] {
+    for page in ["meshctl.1", "meshctl-up.1", "meshctl-ping.1", "meshctl-why.1"] {
         assert!(fs::read_to_string(directory.path().join(page)).unwrap().contains(".TH"), "{page}");
     }
     let output = meshctl(Path::new("/nonexistent"), &["man", "/nonexistent"]);
@@ -437,6 +487,36 @@ fn daemon(status: Vec<Answer>) -> Server {
         ("POST /v1/ping", vec![Answer::ok(&pong())]),
         ("POST /v1/invites", vec![Answer::ok(&invite)]),
     ])
+}
+
+/// A daemon whose only peer is this one.
+fn daemon_with_peer(peer: PeerStatus) -> Server {
+    let relay = RelayStatus { state: RelayState::Connected, ..RelayStatus::default() };
+    let status = Status { relay: Some(relay), peers: vec![peer], ..ready() };
+    daemon(vec![Answer::ok(&status)])
+}
+
+/// A peer that stays on the relay, as both NATs are of the hard kind.
+fn relayed() -> PeerStatus {
+    let direct = DirectStatus {
+        enabled: true,
+        next_search_s: Some(12),
+        sockets: vec!["0.0.0.0:4747".parse().unwrap()],
+        own_mapping: NatMapping::Dependent,
+        peer_mapping: NatMapping::Dependent,
+        own: vec![OwnAddress { address: "203.0.113.5:61000".parse().unwrap(), kind: AddressKind::Reflexive }],
+        remotes: vec![RemoteAddress {
+            address: "198.51.100.7:4000".parse().unwrap(),
+            kind: AddressKind::Reflexive,
+            sent: 14,
+            last_sent_s: Some(9),
+            last_answer_s: None,
+            last_full_answer_s: None,
+            rtt_ms: None,
+        }],
+        ..DirectStatus::default()
+    };
+    PeerStatus { direct: Some(direct), ..ready().peers[0].clone() }
 }
 
 fn pong() -> PingAnswer {

@@ -1,11 +1,12 @@
 //! The texts, word for word.
 
 use mesh_control::{
-    Counters, CryptoStatus, Mode, NetworkStatus, NodeStatus, PingAnswer, Readiness, RelayStatus, Role,
-    SessionStatus,
+    AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeStatus,
+    OwnAddress, PingAnswer, Readiness, RelayStatus, RemoteAddress, Role, SessionStatus,
 };
 
 use super::*;
+use crate::why::judge;
 
 #[test]
 fn status_shows_the_node_and_then_its_peers() {
@@ -120,7 +121,7 @@ node id      bbbb
 addresses    100.64.1.2
 groups       servers, home
 state        established
-path         relay (relay.example)
+path         relay (relay.example), path changed 2 times
 rtt          12.3 ms
 received     1.0 MiB in 3 packets
 sent         5 B in 1 packet
@@ -131,6 +132,69 @@ tls keys     mixed into the keys
 software     shadowmesh 0.1.0 (linux)
 "
     );
+}
+
+#[test]
+fn why_shows_what_is_known_of_each_address() {
+    let mut sample = sample();
+    let peer = &mut sample.peers[1];
+    (peer.path, peer.direct) = (PathKind::Direct, Some(direct()));
+    let text = |style| why(&sample.peers[1], &judge(&sample, &sample.peers[1]), style);
+    assert_eq!(
+        text(PLAIN),
+        "\
+pi: direct (192.0.2.7:4747), 12.3 ms, path changed 2 times
+because      frames go straight to pi, without the relay
+search       found this path
+nat here     the same public port for every destination
+nat there    not found out
+this node    10.0.0.5:4747 (host), 203.0.113.5:61000 (reflexive)
+
+ITS ADDRESS             KIND    PROBES     LAST  ANSWERED  FULL SIZE      RTT
+192.0.2.7:4747          mapped       7  3 s ago   3 s ago    3 s ago  12.3 ms
+[2001:db8::7:1]:4747    host         6  9 s ago   9 s ago      never   9.0 ms
+[2001:db8::dead]:40000  seen         0    never     never      never        -
+"
+    );
+    let narrow = text(Style { colour: false, width: Some(60) });
+    let header = narrow.lines().find(|line| line.starts_with("ITS ADDRESS"));
+    assert_eq!(header, Some("ITS ADDRESS             KIND    ANSWERED  FULL SIZE      RTT"));
+    assert!(
+        text(Style { colour: true, width: None }).starts_with("pi: \x1b[32mdirect (192.0.2.7:4747)\x1b[0m, ")
+    );
+}
+
+#[test]
+fn why_without_a_path_says_so_first_and_has_no_table() {
+    let mut sample = sample();
+    (sample.peers[0].name, sample.peers[0].last_error) = ("n\x1b[2Jas".into(), None);
+    let text = why(&sample.peers[0], &judge(&sample, &sample.peers[0]), PLAIN);
+    assert_eq!(
+        text,
+        "\
+n[2Jas: no path, path never changed
+because      n[2Jas is not connected to the relay: it is switched off, down or without internet
+to do        start n[2Jas, or run \"meshctl status\" there
+"
+    );
+}
+
+#[test]
+fn search_says_when_it_goes_on() {
+    let mut sample = sample();
+    for (enabled, searching, next, line) in [
+        (true, true, None, "goes on"),
+        (true, false, None, "begins with the next packet"),
+        (true, false, Some(0), "begins with the next packet"),
+        (true, false, Some(61), "begins again with traffic in 1 min 1 s"),
+        (false, false, None, "switched off"),
+    ] {
+        sample.peers[1].direct =
+            Some(DirectStatus { enabled, searching, next_search_s: next, ..DirectStatus::default() });
+        let text = why(&sample.peers[1], &judge(&sample, &sample.peers[1]), PLAIN);
+        assert!(text.contains(&format!("\nsearch       {line}\n")), "{text}");
+        assert!(text.ends_with("this node    (no address known)\n"), "{text}");
+    }
 }
 
 #[test]
@@ -263,6 +327,45 @@ fn established_peer() -> PeerStatus {
             last_received_s: Some(0),
         }),
         last_error: None,
+    }
+}
+
+fn direct() -> DirectStatus {
+    let remote = |address: &str, kind| RemoteAddress {
+        address: address.parse().unwrap(),
+        kind,
+        sent: 0,
+        last_sent_s: None,
+        last_answer_s: None,
+        last_full_answer_s: None,
+        rtt_ms: None,
+    };
+    DirectStatus {
+        enabled: true,
+        own_mapping: NatMapping::Independent,
+        own: vec![
+            OwnAddress { address: "10.0.0.5:4747".parse().unwrap(), kind: AddressKind::Host },
+            OwnAddress { address: "203.0.113.5:61000".parse().unwrap(), kind: AddressKind::Reflexive },
+        ],
+        remotes: vec![
+            RemoteAddress {
+                sent: 7,
+                last_sent_s: Some(3),
+                last_answer_s: Some(3),
+                last_full_answer_s: Some(3),
+                rtt_ms: Some(12.34),
+                ..remote("192.0.2.7:4747", AddressKind::Mapped)
+            },
+            RemoteAddress {
+                sent: 6,
+                last_sent_s: Some(9),
+                last_answer_s: Some(9),
+                rtt_ms: Some(9.0),
+                ..remote("[2001:db8::7:1]:4747", AddressKind::Host)
+            },
+            remote("[2001:db8::dead]:40000", AddressKind::Seen),
+        ],
+        ..DirectStatus::default()
     }
 }
 
