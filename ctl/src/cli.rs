@@ -50,9 +50,10 @@ pub(crate) enum Verb {
     Peers(PeersArgs),
     /// Ask a peer for a sign of life through the sealed session.
     ///
-    /// Exits with 7 when no reply came at all and with 6 when there is no such peer.
+    /// Exits with 7 when no reply came at all and with 6 when there is no such peer; with --until-direct with 8 when
+    /// replies came and the last one was not direct.
     #[command(
-        after_help = "Examples:\n  meshctl ping pi\n  meshctl ping -c 1 --timeout 2 100.64.1.2\n  meshctl ping -c 0 -i 0.2 pi"
+        after_help = "Examples:\n  meshctl ping pi\n  meshctl ping -c 1 --timeout 2 100.64.1.2\n  meshctl ping -c 0 -i 0.2 pi\n  meshctl ping --until-direct -c 20 -i 0.5 pi"
     )]
     Ping(PingArgs),
     /// Tell why frames to a peer take the path they take, and what to do for a direct one.
@@ -135,11 +136,14 @@ pub(crate) struct PingArgs {
     /// How long to wait for each reply, 60 at most.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
     pub(crate) timeout: Duration,
+    /// Stop at the first reply over a direct path.
+    #[arg(long)]
+    pub(crate) until_direct: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct WhyArgs {
-    /// The peer by name or node id.
+    /// The peer by name, node id or overlay address.
     #[arg(value_name = "NAME")]
     pub(crate) peer: String,
 }

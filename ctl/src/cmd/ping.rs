@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_control::{Client, ClientError, ErrorCode, PingRequest};
+use mesh_control::{Client, ClientError, ErrorCode, PathKind, PingRequest};
 use tokio::time::{Instant, sleep_until};
 
 use super::suggest;
@@ -23,6 +23,7 @@ pub(super) async fn run(args: PingArgs, client: &Client, screen: &Screen) -> Res
     let mut summary = PingSummary::new(&request.peer);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
+    let mut direct = false;
     while args.count == 0 || summary.sent < args.count {
         let next = Instant::now() + args.interval;
         let answer = tokio::select! {
@@ -34,6 +35,7 @@ pub(super) async fn run(args: PingArgs, client: &Client, screen: &Screen) -> Res
         match answer {
             Ok(answer) => {
                 summary.replied(&answer);
+                direct = answer.path == PathKind::Direct;
                 screen.line(&answer, || view::ping_reply(&answer, summary.sent))?;
             }
             Err(error) if is_loss(&error) => {
@@ -41,7 +43,7 @@ pub(super) async fn run(args: PingArgs, client: &Client, screen: &Screen) -> Res
             }
             Err(error) => return Err(suggest::peers(error, &request.peer, client).await),
         }
-        if summary.sent == args.count {
+        if summary.sent == args.count || (args.until_direct && direct) {
             break;
         }
         tokio::select! {
@@ -51,7 +53,14 @@ pub(super) async fn run(args: PingArgs, client: &Client, screen: &Screen) -> Res
         }
     }
     screen.ping_summary(&summary)?;
-    Ok(if summary.received() > 0 || summary.sent == 0 { Exit::Done } else { Exit::Timeout })
+    Ok(match (summary.received(), summary.sent) {
+        (0, 1..) => Exit::Timeout,
+        _ if args.until_direct && !direct => {
+            screen.note(&format!("no direct path; \"meshctl why {}\" tells why", request.peer));
+            Exit::Degraded
+        }
+        _ => Exit::Done,
+    })
 }
 
 /// Whether the next one may well come through.

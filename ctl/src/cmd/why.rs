@@ -1,6 +1,6 @@
 //! `meshctl why`
 
-use mesh_control::{Client, NodeState, PathKind};
+use mesh_control::{Client, NodeState, PathKind, PeerStatus};
 
 use super::suggest;
 use crate::cli::WhyArgs;
@@ -9,20 +9,30 @@ use crate::failure::Failure;
 use crate::render::Screen;
 use crate::why::judge;
 
-/// Looks at the peer and the node at once; the daemon refuses names that no peer has.
+/// Looks at the node and the peer at one moment.
 pub(super) async fn run(args: WhyArgs, client: &Client, screen: &Screen) -> Result<Exit, Failure> {
-    let peer = match client.peer(&args.peer).await {
-        Ok(peer) => peer,
-        Err(error) => return Err(suggest::peers(error, &args.peer, client).await),
-    };
     let status = client.status().await?;
-    if matches!(status.state, NodeState::Unenrolled | NodeState::Down) {
+    let found = status.peers.iter().find(|peer| is(peer, &args.peer)).cloned();
+    let peer = match found {
+        Some(peer) => peer,
+        // The daemon's own refusal: no such peer, or no network at all.
+        None => match client.peer(&args.peer).await {
+            Ok(peer) => peer,
+            Err(error) => return Err(suggest::peers(error, &args.peer, client).await),
+        },
+    };
+    if status.state == NodeState::Down {
         return Err(
             Failure::new(Exit::NotUp, "down", "this node is down").with_hint("run \"meshctl up\" first")
         );
     }
-    // The same moment for both, where the peer is still a member.
-    let peer = status.peers.iter().find(|known| known.node_id == peer.node_id).unwrap_or(&peer);
-    screen.why(peer, &judge(&status, peer))?;
+    screen.why(&peer, &judge(&status, &peer))?;
     Ok(if peer.path == PathKind::Direct { Exit::Done } else { Exit::Degraded })
+}
+
+/// Whether this is the peer's name, id or address.
+fn is(peer: &PeerStatus, text: &str) -> bool {
+    peer.name == text
+        || peer.node_id == text
+        || text.parse().is_ok_and(|address| peer.addresses.contains(&address))
 }

@@ -310,12 +310,40 @@ fn ping_without_any_reply_is_exit_7_and_with_one_exit_0() {
 }
 
 #[test]
+fn ping_until_direct_stops_there_and_is_exit_8_otherwise() {
+    let direct = Answer::ok(&PingAnswer { path: PathKind::Direct, relay: None, ..pong() });
+    let pings = vec![Answer::ok(&pong()), Answer::ok(&pong()), direct, Answer::ok(&pong())];
+    let server = Server::script(vec![("POST /v1/ping", pings)]);
+    let args = ["ping", "--until-direct", "-c", "9", "-i", "0.01", "pi"];
+    let output = meshctl(&server.socket(), &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(server.bodies("POST /v1/ping").len(), 3);
+    let text = stdout(&output);
+    assert!(
+        text.contains("reply from pi (100.64.1.2) via direct: seq=3 rtt=12.3 ms\npi: 3 sent, "),
+        "{text}"
+    );
+
+    // From here on every answer comes over the relay.
+    let output = meshctl(&server.socket(), &["ping", "--until-direct", "-c", "2", "-i", "0.01", "pi"]);
+    assert_eq!(output.status.code(), Some(8));
+    assert_eq!(stderr(&output), "meshctl: no direct path; \"meshctl why pi\" tells why\n");
+    assert_eq!(server.bodies("POST /v1/ping").len(), 5);
+
+    let lost = Answer::refusal(&ApiError::new(ErrorCode::Timeout, "no answer within 100 ms"));
+    let server = Server::script(vec![("POST /v1/ping", vec![lost])]);
+    let output = meshctl(&server.socket(), &["ping", "--until-direct", "-c", "2", "-i", "0.01", "pi"]);
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
 fn unknown_peer_is_exit_6_with_the_nearest_name() {
     let unknown = Answer::refusal(&ApiError::new(ErrorCode::UnknownPeer, "no peer is called \"pie\""));
     let server = Server::script(vec![
         ("POST /v1/ping", vec![unknown.clone()]),
         ("GET /v1/peers/pie", vec![unknown]),
         ("GET /v1/peers", vec![Answer::ok(&Peers { peers: ready().peers })]),
+        ("GET /v1/status", vec![Answer::ok(&ready())]),
     ]);
     for args in [["ping", "pie"], ["peers", "pie"], ["why", "pie"]] {
         let output = meshctl(&server.socket(), &args);
@@ -346,7 +374,7 @@ ITS ADDRESS        KIND       PROBES     LAST  ANSWERED  FULL SIZE  RTT
 198.51.100.7:4000  reflexive      14  9 s ago     never      never    -
 "
     );
-    let output = meshctl(&server.socket(), &["--json", "why", "pi"]);
+    let output = meshctl(&server.socket(), &["--json", "why", "100.64.1.2"]);
     assert_eq!(output.status.code(), Some(8));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(json["schema"], "shadowmesh.why/1");
