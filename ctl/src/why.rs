@@ -32,7 +32,7 @@ pub(crate) enum Reason {
     OffHere,
     /// This node has no UDP socket.
     NoSocket,
-    /// A search goes on.
+    /// The first search goes on.
     Searching,
     /// No traffic began a search yet.
     NotSearched,
@@ -128,7 +128,8 @@ fn search(direct: &DirectStatus) -> Reason {
         Reason::OffHere
     } else if direct.sockets.is_empty() {
         Reason::NoSocket
-    } else if direct.searching {
+    } else if direct.searching && direct.next_search_s.is_none() {
+        // After one that found nothing, its reason says more than that another one goes on.
         Reason::Searching
     } else if proved {
         Reason::LeftDirect

@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn every_cause_has_its_reason() {
-    let cases: [(Reason, Change); 20] = [
+    let cases: [(Reason, Change); 21] = [
         (Reason::Direct, |status| status.peers[0].path = PathKind::Direct),
         (Reason::RelayDown, |status| {
             status.relay.as_mut().unwrap().state = RelayState::Connecting;
@@ -25,7 +25,10 @@ fn every_cause_has_its_reason() {
         (Reason::OldDaemon, |status| status.peers[0].direct = None),
         (Reason::OffHere, |status| direct(status).enabled = false),
         (Reason::NoSocket, |status| direct(status).sockets.clear()),
-        (Reason::Searching, |status| direct(status).searching = true),
+        (Reason::Searching, |status| {
+            (direct(status).searching, direct(status).next_search_s) = (true, None);
+        }),
+        (Reason::Unanswered, |status| direct(status).searching = true),
         (Reason::NotSearched, |status| {
             direct(status).next_search_s = None;
             direct(status).remotes.clear();
