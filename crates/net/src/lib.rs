@@ -9,12 +9,14 @@
 
 mod backoff;
 mod dial;
+mod portmap;
 mod quic;
 mod relay;
 mod stream;
 mod tls;
 mod udp;
 
+pub use portmap::{MapProtocol, Mapping, PortMapConfig, PortMapper};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
     QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,
