@@ -16,7 +16,7 @@ mod stream;
 mod tls;
 mod udp;
 
-pub use portmap::{MapProtocol, Mapping, PortMapConfig, PortMapper};
+pub use portmap::{MapProtocol, PortMapping, PortMapConfig, PortMapper};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
     QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,

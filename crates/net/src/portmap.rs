@@ -1,6 +1,6 @@
 //! Port mappings: keeps UDP ports open on the local gateways by PCP (RFC 6887), NAT-PMP (RFC 6886) or UPnP-IGD.
 //!
-//! In: local ports, and [`PortMapper::network_changed`]. Out: a watched list of [`Mapping`]s. One task finds the
+//! In: local ports, and [`PortMapper::network_changed`]. Out: a watched list of [`PortMapping`]s. One task finds the
 //! gateways ([`gateways`]) and listens to their [`announcements`]; one [`worker`] per gateway and own address asks
 //! for mappings. [`pcp`], [`natpmp`] and [`talk`] are the datagrams and [`judge`] what to believe, all without a socket;
 //! [`upnp`] is the rest.
@@ -48,7 +48,7 @@ pub struct PortMapConfig {
 
 /// An external port that a gateway says it forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapping {
+pub struct PortMapping {
     /// By which protocol it was made.
     pub protocol: MapProtocol,
     /// Where it leads: an own address and the local port.
@@ -63,7 +63,7 @@ pub struct Mapping {
     pub expires: Instant,
 }
 
-/// The protocol of a [`Mapping`].
+/// The protocol of a [`PortMapping`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MapProtocol {
     /// Port Control Protocol, RFC 6887.
@@ -87,7 +87,7 @@ impl fmt::Display for MapProtocol {
 /// Keeps mappings for as long as it lives. Dropping it leaves them to expire; [`PortMapper::stop`] releases them.
 #[derive(Debug)]
 pub struct PortMapper {
-    mappings: watch::Receiver<Vec<Mapping>>,
+    mappings: watch::Receiver<Vec<PortMapping>>,
     changed: Arc<Notify>,
     stop: CancellationToken,
     task: AbortOnDropHandle<()>,
@@ -116,7 +116,7 @@ impl PortMapper {
 
     /// Returns the list of mappings, empty at first and while no gateway grants any.
     #[must_use]
-    pub fn mappings(&self) -> watch::Receiver<Vec<Mapping>> {
+    pub fn mappings(&self) -> watch::Receiver<Vec<PortMapping>> {
         self.mappings.clone()
     }
 
@@ -139,7 +139,7 @@ impl PortMapper {
 struct Actor {
     config: PortMapConfig,
     announcements: Announcements,
-    mappings: Arc<watch::Sender<Vec<Mapping>>>,
+    mappings: Arc<watch::Sender<Vec<PortMapping>>>,
     workers: BTreeMap<Gateway, Slot>,
     tasks: JoinSet<Gateway>,
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use mesh_net::{MapProtocol, Mapping, PortMapConfig, PortMapper};
+use mesh_net::{MapProtocol, PortMapping, PortMapConfig, PortMapper};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -398,10 +398,10 @@ fn skip(reason: &str) {
 
 /// Waits for a list of mappings; `condition` sees each one.
 async fn until(
-    mappings: &mut watch::Receiver<Vec<Mapping>>,
+    mappings: &mut watch::Receiver<Vec<PortMapping>>,
     what: &str,
-    condition: impl FnMut(&Vec<Mapping>) -> bool,
-) -> Vec<Mapping> {
+    condition: impl FnMut(&Vec<PortMapping>) -> bool,
+) -> Vec<PortMapping> {
     let found = timeout(DEADLINE, mappings.wait_for(condition)).await;
     found.unwrap_or_else(|_| panic!("not within {DEADLINE:?}: {what}")).unwrap().clone()
 }

@@ -19,7 +19,7 @@ use super::judge::{self, Epoch, Worth};
 use super::pcp::{self, MapRequest, Nonce};
 use super::talk::{Answer, Ask, Talk};
 use super::upnp::{self, Service, UpnpError};
-use super::{MapProtocol, Mapping};
+use super::{MapProtocol, PortMapping};
 use crate::backoff::random;
 
 /// See the module.
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     asked: Vec<Method>,
     epoch: Option<Epoch>,
     failures: u32,
-    mappings: Arc<watch::Sender<Vec<Mapping>>>,
+    mappings: Arc<watch::Sender<Vec<PortMapping>>>,
 }
 
 /// A local port.
@@ -66,7 +66,7 @@ impl Worker {
         gateway: Gateway,
         ports: &[u16],
         lifetime: Duration,
-        mappings: Arc<watch::Sender<Vec<Mapping>>>,
+        mappings: Arc<watch::Sender<Vec<PortMapping>>>,
     ) -> Self {
         let port =
             |internal: &u16| Port { internal: *internal, nonce: nonce(), wanted: *internal, held: None };
@@ -345,7 +345,7 @@ impl Worker {
             Some(Method::Upnp(_)) | None => MapProtocol::Upnp,
         };
         let mapping = |port: &Port| {
-            port.held.map(|held| Mapping {
+            port.held.map(|held| PortMapping {
                 protocol,
                 internal: SocketAddr::new(self.gateway.local, port.internal),
                 external: held.external,
@@ -354,8 +354,8 @@ impl Worker {
                 expires: held.expires,
             })
         };
-        let own: Vec<Mapping> = self.ports.iter().filter_map(mapping).collect();
-        let is_own = |of: &Mapping| of.gateway == gateway && of.internal.ip() == self.gateway.local;
+        let own: Vec<PortMapping> = self.ports.iter().filter_map(mapping).collect();
+        let is_own = |of: &PortMapping| of.gateway == gateway && of.internal.ip() == self.gateway.local;
         self.mappings.send_if_modified(|all| {
             if all.iter().filter(|of| is_own(of)).eq(&own) {
                 return false;
