@@ -1,19 +1,20 @@
 //! Port mappings on a real gateway: `miniupnpd` on a router between two network namespaces. Each test runs on a thread
 //! that has left the machine's namespace, so nothing here can touch an interface or a rule of the machine.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 use std::fs::File;
 use std::future::Future;
-use std::io::{BufRead, BufReader, ErrorKind, Write, stderr};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use mesh_net::{MapProtocol, PortMapping, PortMapConfig, PortMapper};
+use mesh_net::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::watch;
 use tokio::time::timeout;
+
+use super::skip;
 
 #[test]
 fn pcp_maps_a_port_and_releases_it() {
@@ -385,15 +386,6 @@ fn in_lab<F: Future<Output = ()>>(test: impl FnOnce(Lab) -> F + Send + 'static) 
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
-}
-
-/// Says past the harness, which would swallow the words of a test that passes, that this one did nothing.
-fn skip(reason: &str) {
-    assert!(
-        std::env::var_os("SHADOWMESH_REQUIRE_NETNS").is_none(),
-        "SHADOWMESH_REQUIRE_NETNS is set, but {reason}"
-    );
-    let _ = writeln!(stderr(), "SKIPPED: {reason}");
 }
 
 /// Waits for a list of mappings; `condition` sees each one.
