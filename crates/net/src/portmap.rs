@@ -14,6 +14,7 @@ mod gateways;
 mod judge;
 mod natpmp;
 mod pcp;
+mod port;
 mod talk;
 mod upnp;
 mod worker;

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use futures_util::TryStreamExt;
-use rtnetlink::packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::address::AddressFlags;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
-use rtnetlink::{Handle, RouteMessageBuilder};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::judge::{is_global, is_private};
+use crate::netlink::{LinkAddress, Netlink};
 
 /// A gateway, as one own address sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,19 +23,23 @@ pub(super) struct Gateway {
 /// Lists the gateways of this machine, as seen from the calling thread's network namespace: at most [`MOST`], those
 /// of the preferred routes first. Needs no permission.
 pub(super) async fn list() -> io::Result<Vec<Gateway>> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let _task = AbortOnDropHandle::new(tokio::spawn(connection));
-    let mut messages = routes(&handle, RouteMessageBuilder::<Ipv4Addr>::new().build()).await?;
-    messages.extend(routes(&handle, RouteMessageBuilder::<Ipv6Addr>::new().build()).await?);
-    let addresses: Vec<AddressMessage> =
-        handle.address().get().execute().try_collect().await.map_err(io::Error::other)?;
+    let netlink = Netlink::connect()?;
+    let mut messages = netlink.routes(RouteMessageBuilder::<Ipv4Addr>::new().build()).await?;
+    messages.extend(netlink.routes(RouteMessageBuilder::<Ipv6Addr>::new().build()).await?);
+    let addresses: Vec<LinkAddress> =
+        netlink.addresses().await?.iter().filter_map(LinkAddress::read).collect();
 
     let own = global_addresses(&addresses);
     let mut found = Vec::new();
     let mut seen = BTreeSet::new();
     for hop in next_hops(&messages) {
         let locals = match hop.address {
-            SocketAddr::V4(_) => own_ipv4(hop.address).into_iter().collect(),
+            // A NAT can only stand before a private address.
+            SocketAddr::V4(to) => {
+                let way = netlink.way_to(IpAddr::V4(*to.ip())).await;
+                let is_private = |ip: &IpAddr| matches!(ip, IpAddr::V4(v4) if is_private(*v4));
+                way.map(|(_, own)| own).filter(is_private).into_iter().collect()
+            }
             SocketAddr::V6(_) => own.get(&hop.interface).cloned().unwrap_or_default(),
         };
         let gateways = locals.into_iter().map(|local| Gateway { address: hop.address, local });
@@ -46,30 +49,13 @@ pub(super) async fn list() -> io::Result<Vec<Gateway>> {
     Ok(found)
 }
 
-async fn routes(handle: &Handle, of: RouteMessage) -> io::Result<Vec<RouteMessage>> {
-    handle.route().get(of).execute().try_collect().await.map_err(io::Error::other)
-}
-
-/// The own address towards a gateway, if it is one that a NAT could stand before. Sends nothing.
-fn own_ipv4(gateway: SocketAddr) -> Option<IpAddr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.connect((gateway.ip(), super::pcp::PORT)).ok()?;
-    let SocketAddr::V4(own) = socket.local_addr().ok()? else { return None };
-    is_private(*own.ip()).then_some(IpAddr::V4(*own.ip()))
-}
-
 /// The public IPv6 addresses in use, by interface: only a firewall can stand before those.
-fn global_addresses(messages: &[AddressMessage]) -> BTreeMap<u32, Vec<IpAddr>> {
-    let unusable =
-        AddressHeaderFlags::Tentative | AddressHeaderFlags::Deprecated | AddressHeaderFlags::Dadfailed;
+fn global_addresses(all: &[LinkAddress]) -> BTreeMap<u32, Vec<IpAddr>> {
+    let unusable = AddressFlags::Tentative | AddressFlags::Deprecated | AddressFlags::Dadfailed;
     let mut found: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
-    for message in messages.iter().filter(|message| !message.header.flags.intersects(unusable)) {
-        for attribute in &message.attributes {
-            if let AddressAttribute::Address(IpAddr::V6(address)) = attribute
-                && is_global(*address)
-            {
-                found.entry(message.header.index).or_default().push(IpAddr::V6(*address));
-            }
+    for address in all.iter().filter(|address| !address.flags.intersects(unusable)) {
+        if matches!(address.ip, IpAddr::V6(v6) if is_global(v6)) {
+            found.entry(address.index).or_default().push(address.ip);
         }
     }
     found
@@ -174,6 +160,22 @@ mod tests {
             RouteMessageBuilder::<Ipv6Addr>::new().gateway(v6).output_interface(3).priority(100).build(),
         ];
         assert_eq!(addresses(&routes), ["192.168.2.1:0", "[fe80::1%3]:0", "192.168.1.1:0"]);
+    }
+
+    #[test]
+    fn only_public_ipv6_addresses_in_use_count() {
+        let address = |ip: &str, flags| LinkAddress { index: 2, ip: ip.parse().unwrap(), flags };
+        let none = AddressFlags::empty();
+        let all = [
+            address("2001:db8::1", none),
+            address("2001:db8::2", AddressFlags::Deprecated),
+            address("2001:db8::3", AddressFlags::Tentative),
+            address("fd00::1", none),
+            address("fe80::1", none),
+            address("8.8.8.8", none),
+        ];
+        let expected = BTreeMap::from([(2, vec!["2001:db8::1".parse().unwrap()])]);
+        assert_eq!(global_addresses(&all), expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! published was granted by the gateway and has not expired; whatever was asked for is released at the end.
 
 use std::io;
+use std::mem::{discriminant, take};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::gateways::Gateway;
 use super::judge::{self, Epoch, Worth};
-use super::pcp::{self, MapRequest, Nonce};
+use super::pcp::{self, MapRequest};
+use super::port::{Held, Port, random_port};
 use super::talk::{Answer, Ask, Talk};
 use super::upnp::{self, Service, UpnpError};
 use super::{MapProtocol, PortMapping};
-use crate::backoff::random;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,29 +30,11 @@ pub(super) struct Worker {
     lifetime: Duration,
     ports: Vec<Port>,
     method: Option<Method>,
-    /// By which protocols the gateway may hold something of ours, granted or on its way.
+    /// By which protocols the gateway may hold something of ours, granted or on its way; each at most once.
     asked: Vec<Method>,
     epoch: Option<Epoch>,
     failures: u32,
     mappings: Arc<watch::Sender<Vec<PortMapping>>>,
-}
-
-/// A local port.
-#[derive(Debug)]
-struct Port {
-    internal: u16,
-    nonce: Nonce,
-    /// The external port to ask for: the last one that was granted.
-    wanted: u16,
-    held: Option<Held>,
-}
-
-/// What the gateway granted.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    external: SocketAddr,
-    expires: Instant,
-    renew: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -68,12 +51,10 @@ impl Worker {
         lifetime: Duration,
         mappings: Arc<watch::Sender<Vec<PortMapping>>>,
     ) -> Self {
-        let port =
-            |internal: &u16| Port { internal: *internal, nonce: nonce(), wanted: *internal, held: None };
         Self {
             gateway,
             lifetime,
-            ports: ports.iter().map(port).collect(),
+            ports: ports.iter().copied().map(Port::new).collect(),
             method: None,
             asked: Vec::new(),
             epoch: None,
@@ -226,14 +207,14 @@ impl Worker {
         let seconds = self.seconds();
         let maps = self.pcp_maps(seconds);
         let mut talk = Talk::new(maps.into_iter().chain(natpmp_too.then_some(Ask::PmpExternal)));
-        self.asked.push(Method::Pcp);
+        self.begin(Method::Pcp);
         self.converse(&mut talk).await;
         if self.take(&talk, None) {
             self.note_epoch(&talk);
             self.method = Some(Method::Pcp);
             return Ok(());
         }
-        self.asked.retain(|method| !matches!(method, Method::Pcp));
+        self.refused();
         Err(external_in(&talk))
     }
 
@@ -243,7 +224,7 @@ impl Worker {
             |port: &Port| Ask::PmpMap { internal_port: port.internal, external_port: port.wanted, lifetime };
         let maps: Vec<Ask> = self.ports.iter().map(map).collect();
         let mut talk = Talk::new(maps.into_iter().chain([Ask::PmpExternal]));
-        self.asked.push(Method::NatPmp);
+        self.begin(Method::NatPmp);
         self.converse(&mut talk).await;
         if let Some(external) = external_in(&talk)
             && self.take(&talk, Some(external))
@@ -252,21 +233,20 @@ impl Worker {
             self.method = Some(Method::NatPmp);
             return true;
         }
-        self.asked.retain(|method| !matches!(method, Method::NatPmp));
+        self.refused();
         false
     }
 
     async fn by_upnp(&mut self, service: Service) -> bool {
-        self.asked.push(Method::Upnp(service.clone()));
+        self.begin(Method::Upnp(service.clone()));
         match self.map_by_upnp(&service).await {
             Ok(()) => {
-                self.asked.retain(|method| matches!(method, Method::Upnp(_)));
-                self.asked.dedup_by(|_, _| true);
                 self.method = Some(Method::Upnp(service));
                 true
             }
             Err(error) => {
                 tracing::debug!(gateway = %self.gateway.address.ip(), %error, "no mapping by UPnP");
+                self.refused();
                 false
             }
         }
@@ -293,6 +273,19 @@ impl Worker {
         }
         let none = self.ports.iter().all(|port| port.held.is_none());
         failed.filter(|_| none).map_or(Ok(()), Err)
+    }
+
+    /// Notes a protocol before something is asked for by it, since its answer may come after the end.
+    fn begin(&mut self, method: Method) {
+        self.asked.retain(|asked| discriminant(asked) != discriminant(&method));
+        self.asked.push(method);
+    }
+
+    /// Forgets the protocol of the latest [`Worker::begin`], which gave nothing, unless mappings of before may be its.
+    fn refused(&mut self) {
+        if self.ports.iter().all(|port| port.held.is_none()) {
+            self.asked.pop();
+        }
     }
 
     /// Takes over what was granted and gives up what was refused; tells whether anything was granted.
@@ -376,7 +369,7 @@ impl Worker {
         }
         self.publish();
         let (mut asks, mut services) = (Vec::new(), Vec::new());
-        for method in std::mem::take(&mut self.asked) {
+        for method in take(&mut self.asked) {
             match method {
                 Method::Pcp => asks.extend(self.pcp_maps(0)),
                 Method::NatPmp => asks.extend(self.ports.iter().map(|port| Ask::PmpMap {
@@ -442,14 +435,6 @@ impl Worker {
     }
 }
 
-impl Port {
-    fn hold(&mut self, external: SocketAddr, lifetime: Duration, renew: Duration) {
-        let now = Instant::now();
-        self.wanted = external.port();
-        self.held = Some(Held { external, expires: now + lifetime, renew: now + renew });
-    }
-}
-
 async fn find_upnp(pair: Option<(Ipv4Addr, Ipv4Addr)>) -> Vec<Service> {
     let Some((gateway, local)) = pair else { return Vec::new() };
     match upnp::search(gateway, local).await {
@@ -475,21 +460,6 @@ async fn unmap(services: &[Service], ports: &[u16]) {
 fn external_in(talk: &Talk) -> Option<Ipv4Addr> {
     talk.answers()
         .find_map(|(_, answer)| if let Answer::External(address) = answer { Some(address) } else { None })
-}
-
-/// A nonce that nobody else on the network can guess; a failing generator makes it one that nobody may use.
-fn nonce() -> Nonce {
-    let mut nonce = [0; 12];
-    for word in nonce.chunks_exact_mut(4) {
-        word.copy_from_slice(&random().to_le_bytes());
-    }
-    nonce
-}
-
-/// A port that no system service has.
-fn random_port() -> u16 {
-    let [low, high, ..] = random().to_le_bytes();
-    u16::from_le_bytes([low, high]).max(1024)
 }
 
 /// How long to wait for answers after each sending: a gateway is near, and the second packet makes up for a lost one.

@@ -4,9 +4,11 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mesh_net::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
@@ -168,6 +170,39 @@ fn absent_gateway_is_given_up_and_found_when_the_network_changes() {
 }
 
 #[test]
+fn lying_gateway_is_not_believed() {
+    in_lab(async |lab| {
+        // A stranger's answer, an impossible address, a lifetime of nothing and a wrong nonce; without its fault each
+        // would be a mapping, as the next test shows.
+        let lies: [Lie; 4] = [
+            (5352, "11.0.0.9", 60, |_| ()),
+            (5351, "127.0.0.1", 60, |_| ()),
+            (5351, "11.0.0.9", 0, |_| ()),
+            (5351, "11.0.0.9", 60, |bytes| bytes[24] ^= 1),
+        ];
+        for (port, address, lifetime, change) in lies {
+            let liar = Liar::start(&lab.router, port, address.parse().unwrap(), lifetime, change);
+            let mapper = lab.map(ipv4());
+            eventually("the liar was asked", || liar.asked() > 1);
+            assert!(mapper.mappings().borrow().is_empty(), "{port} {address} {lifetime}");
+            mapper.stop().await;
+        }
+    });
+}
+
+#[test]
+fn private_external_address_is_marked() {
+    in_lab(async |lab| {
+        let _liar = Liar::start(&lab.router, 5351, "10.3.2.1".parse().unwrap(), 60, |_| ());
+        let mapper = lab.map(ipv4());
+        let all = until(&mut mapper.mappings(), "there is a mapping", |all| !all.is_empty()).await;
+        assert_eq!(all[0].external, "10.3.2.1:4500".parse().unwrap());
+        assert!(all[0].double_nat, "{all:?}");
+        mapper.stop().await;
+    });
+}
+
+#[test]
 fn machine_without_a_gateway_has_no_mappings_and_stops_at_once() {
     in_lab(async |lab| {
         run("ip route del default");
@@ -308,6 +343,53 @@ impl Lab {
 
     fn router(&self, script: &str) -> String {
         self.router.run(script)
+    }
+}
+
+/// Source port, external address, lifetime in seconds and a change of the answer.
+type Lie = (u16, &'static str, u32, fn(&mut [u8]));
+
+/// Grants every request by PCP in its own way, until it is dropped.
+struct Liar {
+    asked: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Liar {
+    fn start(on: &Namespace, port: u16, external: Ipv4Addr, lifetime: u32, change: fn(&mut [u8])) -> Self {
+        let bind = |port| on.enter(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        let server = bind(5351);
+        let speaker = if port == 5351 { server.try_clone().unwrap() } else { bind(port) };
+        let (asked, stop) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+        let (count, stopped) = (asked.clone(), stop.clone());
+        server.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let serve = move || {
+            let mut bytes = [0; 60];
+            while !stopped.load(Ordering::Relaxed) {
+                let Ok((60, from)) = server.recv_from(&mut bytes) else { continue };
+                bytes[1] |= 0x80;
+                bytes[4..8].copy_from_slice(&lifetime.to_be_bytes());
+                bytes[8..24].fill(0);
+                bytes[56..].copy_from_slice(&external.octets());
+                change(&mut bytes);
+                speaker.send_to(&bytes, from).unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        Self { asked, stop, thread: Some(std::thread::spawn(serve)) }
+    }
+
+    /// How often it lied.
+    fn asked(&self) -> u32 {
+        self.asked.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
     }
 }
 
