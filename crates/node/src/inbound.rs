@@ -1,7 +1,6 @@
 //! A packet's way in: carrier → session → open → source check → device.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use mesh_packet::{Ethernet, IpPacket};
 use mesh_session::OpenError;
@@ -34,18 +33,6 @@ enum Unopened {
 impl From<DropReason> for Unopened {
     fn from(reason: DropReason) -> Self {
         Self::Dropped(reason)
-    }
-}
-
-/// Keys that were mixed this long ago and open nothing of what comes are in doubt.
-const MIX_DOUBT: Duration = Duration::from_secs(1);
-
-fn reason(error: OpenError) -> DropReason {
-    match error {
-        OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
-        OpenError::Index => DropReason::UnknownSession,
-        OpenError::Replayed => DropReason::Replayed,
-        OpenError::Forged | OpenError::Spent => DropReason::Forged,
     }
 }
 
@@ -99,19 +86,12 @@ impl Node {
             .iter_mut()
             .find(|live| live.number.get() == header.receiver)
             .ok_or(DropReason::UnknownSession)?;
-        let opened = match live.session.open(frame) {
-            Ok(opened) => opened,
-            Err(error) => {
-                // Perhaps the two sides mixed different exporters into these keys; a handshake makes others.
-                let doubtful = live.mixed && !live.heard;
-                if doubtful && now.instant.duration_since(live.established) >= MIX_DOUBT && !peer.dialling {
-                    // Which of two crossing sessions counts must not lead back to these.
-                    peer.doubted = true;
-                    self.dial(slot);
-                }
-                return Err(reason(error).into());
-            }
-        };
+        let opened = live.session.open(frame).map_err(|error| match error {
+            OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
+            OpenError::Index => DropReason::UnknownSession,
+            OpenError::Replayed => DropReason::Replayed,
+            OpenError::Forged | OpenError::Spent => DropReason::Forged,
+        })?;
         live.last_used = now.instant;
         let confirms = !live.confirmed;
         (live.confirmed, live.heard) = (true, true);

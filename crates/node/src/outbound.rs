@@ -184,6 +184,10 @@ impl Node {
     }
 
     fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8]) {
+        if self.peers[slot.0].dialling && self.peers[slot.0].queue.is_empty() {
+            // The attempt may be in one of its long waits.
+            self.dial(slot);
+        }
         let dropped = self.peers[slot.0].queue.push(now.instant, packet);
         for _ in 0..dropped {
             self.counters.count(DropReason::QueueFull);
