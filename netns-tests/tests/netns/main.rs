@@ -9,6 +9,7 @@ mod keyed;
 mod laboratory;
 mod malicious_relay;
 mod memory;
+mod nat;
 mod programs;
 mod rekey;
 mod relay_absent;
