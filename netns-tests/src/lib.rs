@@ -30,8 +30,8 @@ pub use host::{Host, Output, Run};
 pub use keys::{Entry, KeyLog, Recorded, SecretKind};
 pub use memory::{Hit, Needles, Search};
 pub use mesh::{
-    Daemon, DaemonOptions, Mesh, MeshOptions, Relay, RelayOptions, Status, UDP_PORT, binary, drops,
-    session_with, udp_address, udp_settings,
+    Contact, Daemon, DaemonOptions, Mesh, MeshOptions, Pair, Relay, RelayOptions, Status, UDP_PORT, binary,
+    drops, session_with, udp_address, udp_settings,
 };
 pub use namespace::Lab;
 pub use nat::{Dependence, NatKind, Ports, Refusal, Router, Site, TCP_LIFETIME, Translation};

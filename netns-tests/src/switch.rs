@@ -52,8 +52,9 @@ impl<'lab> Switch<'lab> {
     pub(crate) fn host_with(&self, name: &str, underlay: Underlay) -> Result<(Host, String)> {
         let mut host = self.lab.namespace(name)?;
         let number = self.plug(&host, "eth0")?;
-        let v4 = IpAddr::from(Ipv4Addr::new(203, 0, 113, number));
-        let v6 = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number)));
+        let v4 = Ipv4Addr::new(203, 0, 113, number);
+        let v6 = IpAddr::from(Self::ipv6_beside(v4));
+        let v4 = IpAddr::from(v4);
         if underlay != Underlay::V6 {
             host.add_address("eth0", v4, 24)?;
         }
@@ -82,6 +83,11 @@ impl<'lab> Switch<'lab> {
         self.lab.cable((host, interface), (&self.bridge, &port))?;
         ip(&["-n", self.bridge.namespace(), "link", "set", &port, "master", "br0"])?;
         Ok(number)
+    }
+
+    /// The IPv6 address of the host that has this IPv4 address, where hosts have both.
+    pub fn ipv6_beside(address: Ipv4Addr) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(address.octets()[3]))
     }
 
     /// The laboratory that it belongs to.

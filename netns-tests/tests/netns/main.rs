@@ -4,6 +4,7 @@ mod amplification;
 mod bad_input;
 mod crafted;
 mod crash;
+mod direct;
 mod flood;
 mod keyed;
 mod laboratory;
