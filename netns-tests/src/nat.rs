@@ -171,9 +171,7 @@ impl Site<'_, '_> {
     /// `ip` or `nft` failed, or there are no addresses left.
     pub fn host(&self, name: &str) -> Result<Host> {
         if let Some(router) = self.routers.last() {
-            let number = self.next.get();
-            self.next.set(number.checked_add(1).context("a site has fewer than 255 hosts")?);
-            return router.host(self.switch.lab(), name, number);
+            return router.host(self.switch.lab(), name, self.number()?);
         }
         if self.kind == NatKind::Ipv6Only {
             return self.switch.host_with(name, Underlay::V6).map(|(host, _)| host);
@@ -184,6 +182,32 @@ impl Site<'_, '_> {
             return Ok(host);
         }
         self.switch.host(name)
+    }
+
+    /// Unplugs a host from where it is, and plugs it in here; says what its address is from then on.
+    ///
+    /// # Errors
+    /// `ip` failed, or nothing here gives out addresses.
+    pub fn take(&self, host: &Host) -> Result<Ipv4Addr> {
+        let router = self.routers.last().context("a host moves to where a router is")?;
+        host.run("ip").args(["link", "del", "eth0"]).ok()?;
+        router.plug(self.switch.lab(), host, "eth0", self.number()?)
+    }
+
+    /// Lets no datagram through its outermost router any more, silently; TCP passes.
+    ///
+    /// # Errors
+    /// There is no router, or `nft` failed.
+    pub fn block_udp(&self) -> Result<()> {
+        self.outermost()?.namespace().nft(BLOCK_UDP)
+    }
+
+    /// Ends [`Site::block_udp`].
+    ///
+    /// # Errors
+    /// Nothing was blocked.
+    pub fn unblock_udp(&self) -> Result<()> {
+        self.outermost()?.namespace().nft("delete table ip block\n")
     }
 
     /// Switches its routers off and on: every mapping is forgotten, of TCP as well.
@@ -211,6 +235,17 @@ impl Site<'_, '_> {
     pub const fn kind(&self) -> NatKind {
         self.kind
     }
+
+    fn outermost(&self) -> Result<&Router> {
+        self.routers.first().context("there is no router")
+    }
+
+    /// The end of the next host's address.
+    fn number(&self) -> Result<u8> {
+        let number = self.next.get();
+        self.next.set(number.checked_add(1).context("a site has fewer than 255 hosts")?);
+        Ok(number)
+    }
 }
 
 /// Rules of the public bridge under which one port neither sends nor receives IPv4. Neighbours are still found by ARP:
@@ -226,6 +261,14 @@ fn dead_ipv4(port: &str) -> String {
         }}\n"
     )
 }
+
+/// Before anything is translated.
+const BLOCK_UDP: &str = "table ip block {
+    chain prerouting {
+        type filter hook prerouting priority raw;
+        meta l4proto udp drop
+    }
+}\n";
 
 /// What RFC 4787 asks for at least is 120 s, but many routers forget sooner.
 const LIFETIME: Duration = Duration::from_secs(60);

@@ -1,5 +1,6 @@
 //! Two nodes at places of their own, which have to find each other.
 
+use std::cell::Cell;
 use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ pub struct Pair {
     pub relay: Relay,
     /// The nodes.
     pub nodes: [Daemon; 2],
+    /// Each run of pings has a log of its own.
+    runs: Cell<u32>,
 }
 
 /// How long it took from the first packet on.
@@ -48,7 +51,7 @@ impl Pair {
         first.up_new("home", &relay.url_with_name(RELAY_NAME), hosts[0].name())?;
         let second = Daemon::start(lab, hosts[1], &options)?;
         second.join(&first.invite(&["--name", hosts[1].name()])?)?;
-        Ok(Self { relay, nodes: [first, second] })
+        Ok(Self { relay, nodes: [first, second], runs: Cell::new(0) })
     }
 
     /// Starts the second daemon anew, so that it has neither sessions nor paths, and waits until it may send.
@@ -116,7 +119,9 @@ impl Pair {
     pub fn pings(&self, apart: &str) -> Result<Process> {
         let address = self.nodes[0].ipv4()?;
         let words = ["-n", "-i", apart, &address];
-        self.nodes[1].host().run("ping").args(words).spawn(&format!("ping-{apart}"))
+        let run = self.runs.get();
+        self.runs.set(run + 1);
+        self.nodes[1].host().run("ping").args(words).spawn(&format!("ping-{run}"))
     }
 
     /// Sends pings each way, and fails unless every one is answered once.

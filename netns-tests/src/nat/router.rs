@@ -118,7 +118,7 @@ impl Router {
     }
 
     /// Joins a host to the inside, with an address and the default route.
-    fn plug(&self, lab: &Lab, host: &Host, interface: &str, number: u8) -> Result<Ipv4Addr> {
+    pub(super) fn plug(&self, lab: &Lab, host: &Host, interface: &str, number: u8) -> Result<Ipv4Addr> {
         let port = format!("l{number}");
         lab.cable((host, interface), (&self.host, &port))?;
         ip(&["-n", self.host.namespace(), "link", "set", &port, "master", "lan"])?;

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::{Lab, NatKind, Pair, Refusal, Site, Switch, Underlay, scenario};
+use lab::{Host, Lab, NatKind, Pair, Refusal, Site, Switch, Translation, Underlay, scenario};
 use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const PROBE: &str = env!("CARGO_BIN_EXE_mesh-lab-probe");
 
 #[test]
 fn public_addresses() {
@@ -86,7 +89,7 @@ fn nothing_is_lost_when_a_path_is_found() {
         let kind = NatKind::PortRestricted;
         let sites = [public.site("one", kind)?, public.site("two", kind)?];
         for site in &sites {
-            site.routers()[0].namespace().nft(BLOCK)?;
+            site.block_udp()?;
         }
         let pair = pair_at(lab, &public, &sites)?;
         pair.every_ping("0.05", 10)?;
@@ -94,7 +97,7 @@ fn nothing_is_lost_when_a_path_is_found() {
         pings.wait_for_log("icmp_seq=50 ", Duration::from_secs(5))?;
         assert_eq!(pair.paths()?, ["relay", "relay"]);
         for site in &sites {
-            site.routers()[0].namespace().nft("delete table ip block\n")?;
+            site.unblock_udp()?;
         }
         pair.wait_for_path("direct", Duration::from_secs(30))?;
         let log = pings.log()?;
@@ -112,26 +115,77 @@ fn nothing_is_lost_when_a_path_is_found() {
     });
 }
 
-/// The path becomes direct, soon, and is one: it works without the relay.
-#[expect(clippy::print_stdout, reason = "how long it took is what a reader of the run wants to know")]
+#[test]
+fn no_full_size_datagram_is_lost_when_a_path_is_found() {
+    scenario("no_full_size_datagram_is_lost_when_a_path_is_found", |lab| {
+        let public = lab.public(Underlay::Both)?;
+        let kind = NatKind::PortRestricted;
+        let sites = [public.site("one", kind)?, public.site("two", kind)?];
+        sites.iter().try_for_each(Site::block_udp)?;
+        let pair = pair_at(lab, &public, &sites)?;
+        pair.every_ping("0.05", 10)?;
+        let [receiver, sender] = &pair.nodes;
+        let to = format!("{}:7000", receiver.ipv4()?);
+        let mut received =
+            receiver.host().run(PROBE).args(["udp-receive", "--bind", &to]).spawn("received")?;
+        received.wait_for_log("ready", Duration::from_secs(5))?;
+        let words = ["udp-send", "--to", &to, "--rate", "500", "--count", "10000", "--size", "1200"];
+        let mut sent = sender.host().run(PROBE).args(words).spawn("sent")?;
+        pair.wait_for_path("relay", Duration::from_secs(5))?;
+        sites.iter().try_for_each(Site::unblock_udp)?;
+        pair.wait_for_path("direct", Duration::from_secs(18))?;
+        assert!(sent.is_running()?, "the path was found after the last datagram");
+        sent.wait_ok(Duration::from_secs(30))?;
+        let report = received.wait_ok(Duration::from_secs(10))?;
+        let report: Value = serde_json::from_str(report.trim_start_matches("ready").trim())?;
+        assert_eq!((&report["intact"], &report["doubled"]), (&10_000.into(), &0.into()), "{report}");
+        Ok(())
+    });
+}
+
+#[test]
+fn neighbours_behind_one_router() {
+    for hairpin in [false, true] {
+        scenario("neighbours_behind_one_router", |lab| {
+            let public = lab.public(Underlay::Both)?;
+            let kind = NatKind::PortRestricted;
+            let translation = Translation { hairpin, ..kind.translation().unwrap() };
+            let site = public.site_with("home", kind, translation)?;
+            let hosts = [site.host("laptop")?, site.host("pi")?];
+            let pair = meets(lab, &public, [&hosts[0], &hosts[1]], "one router")?;
+            // Not through the router, which would carry each packet twice.
+            for (node, peer) in [(0, 1), (1, 0)] {
+                let (node, peer) = (&pair.nodes[node], &pair.nodes[peer]);
+                let status = node.status()?;
+                let endpoint = status.peer(peer.name())?["endpoint"].as_str().unwrap_or_default();
+                let address = peer.host().address().to_string();
+                assert!(endpoint.starts_with(&address), "{endpoint} instead of {address}");
+            }
+            Ok(())
+        });
+    }
+}
+
 fn direct(name: &str, one: NatKind, two: NatKind) {
     scenario(name, |lab| {
         let public = lab.public(Underlay::Both)?;
-        let (mut pair, _sites) = pair(lab, &public, one, two)?;
-        pair.forget()?;
-        let contact = pair.meet(Duration::from_secs(10))?;
-        println!(
-            "{} / {}: first answer after {:?}, direct after {:?}",
-            one.name(),
-            two.name(),
-            contact.answered,
-            contact.direct
-        );
-        pair.relay.kill()?;
-        pair.every_ping("0.05", 40)?;
-        assert_eq!(pair.paths()?, ["direct", "direct"]);
-        Ok(())
+        let sites = [public.site("one", one)?, public.site("two", two)?];
+        let hosts = [sites[0].host("laptop")?, sites[1].host("pi")?];
+        meets(lab, &public, [&hosts[0], &hosts[1]], &format!("{} / {}", one.name(), two.name())).map(drop)
     });
+}
+
+/// The path becomes direct, soon, and is one: it works without the relay.
+#[expect(clippy::print_stdout, reason = "how long it took is what a reader of the run wants to know")]
+fn meets(lab: &Lab, public: &Switch<'_>, hosts: [&Host; 2], what: &str) -> Result<Pair> {
+    let mut pair = Pair::new(lab, public, hosts)?;
+    pair.forget()?;
+    let contact = pair.meet(Duration::from_secs(10))?;
+    println!("{what}: first answer after {:?}, direct after {:?}", contact.answered, contact.direct);
+    pair.relay.kill()?;
+    pair.every_ping("0.05", 40)?;
+    assert_eq!(pair.paths()?, ["direct", "direct"]);
+    Ok(pair)
 }
 
 fn relayed(name: &str, one: NatKind, two: NatKind) {
@@ -149,9 +203,9 @@ fn stays(pair: &Pair) -> Result<()> {
     Ok(())
 }
 
-type Sites<'lab, 'switch> = [Site<'lab, 'switch>; 2];
+pub(crate) type Sites<'lab, 'switch> = [Site<'lab, 'switch>; 2];
 
-fn pair<'lab, 'switch>(
+pub(crate) fn pair<'lab, 'switch>(
     lab: &'lab Lab,
     public: &'switch Switch<'lab>,
     one: NatKind,
@@ -161,15 +215,8 @@ fn pair<'lab, 'switch>(
     Ok((pair_at(lab, public, &sites)?, sites))
 }
 
-fn pair_at(lab: &Lab, public: &Switch<'_>, sites: &[Site<'_, '_>; 2]) -> Result<Pair> {
+/// A node at each of two places.
+pub(crate) fn pair_at(lab: &Lab, public: &Switch<'_>, sites: &[Site<'_, '_>; 2]) -> Result<Pair> {
     let hosts = [sites[0].host("laptop")?, sites[1].host("pi")?];
     Pair::new(lab, public, [&hosts[0], &hosts[1]])
 }
-
-/// Rules of a router under which no datagram passes.
-const BLOCK: &str = "table ip block {
-    chain prerouting {
-        type filter hook prerouting priority raw;
-        meta l4proto udp drop
-    }
-}\n";

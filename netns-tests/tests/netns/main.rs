@@ -5,6 +5,7 @@ mod bad_input;
 mod crafted;
 mod crash;
 mod direct;
+mod fallback;
 mod flood;
 mod keyed;
 mod laboratory;
