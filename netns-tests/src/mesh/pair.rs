@@ -46,7 +46,7 @@ impl Pair {
         fs::write(&names, format!("{v4} {RELAY_NAME}\n{} {RELAY_NAME}\n", Switch::ipv6_beside(v4)))?;
         // `ip netns exec` gave the program mounts of its own.
         let wrapper = format!("mount --bind {} /etc/hosts; exec \"$@\"", names.display());
-        let options = DaemonOptions { wrapper: Some(wrapper), ..DaemonOptions::default() };
+        let options = DaemonOptions { direct: true, wrapper: Some(wrapper), ..DaemonOptions::default() };
         let first = Daemon::start(lab, hosts[0], &options)?;
         first.up_new("home", &relay.url_with_name(RELAY_NAME), hosts[0].name())?;
         let second = Daemon::start(lab, hosts[1], &options)?;
