@@ -87,8 +87,11 @@ pub struct Config {
     pub provider: ProviderKind,
     /// ChaCha20-Poly1305.
     pub aead: AeadKind,
-    /// Where to take datagrams from peers: at most one address per family, none for no UDP.
-    pub udp_listen: Vec<SocketAddr>,
+    /// Whether to look for paths to peers without the relay.
+    pub direct: bool,
+    /// Where to take datagrams from peers: at most one address per family, an empty list for no UDP; without a list, every
+    /// address of the machine and a port that the kernel chooses.
+    pub udp_listen: Option<Vec<SocketAddr>>,
     /// Addresses at which peers can be reached over UDP, by their names: 1 to 8 each, of at most 1024 peers.
     pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
     /// Whether packets wait until the keys of the QUIC connection are mixed into those of the session.
@@ -126,8 +129,8 @@ struct File {
     operator: Option<String>,
     log: Option<String>,
     hold_until_mixed: Option<bool>,
-    #[serde(default)]
-    udp_listen: udp::Listen,
+    direct: Option<bool>,
+    udp_listen: Option<udp::Listen>,
     #[serde(default)]
     endpoints: udp::Endpoints,
     #[serde(default)]
@@ -176,7 +179,8 @@ impl Config {
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
             provider: parse("crypto.provider", file.crypto.provider, "aws-lc")?,
             aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
-            udp_listen: file.udp_listen.0,
+            direct: file.direct.unwrap_or(true),
+            udp_listen: file.udp_listen.map(|listen| listen.0),
             endpoints: file.endpoints.0,
             hold_until_mixed: file.hold_until_mixed.unwrap_or(true),
         };

@@ -32,12 +32,15 @@ use mesh_node::{
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
+use mesh_wire::control::Candidates;
 use mesh_wire::frame::SEALED;
+use mesh_wire::stun::is_stun;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 pub use self::inbox::{Datagrams, Frames, Inbox};
+use crate::direct::StunDatagram;
 use crate::handshakes::Handshakes;
 
 /// Packets read from the device between two looks at the inbox.
@@ -65,6 +68,14 @@ pub enum Command {
     Presence(NodeId, bool),
     /// Mix the exporter of the QUIC connection with a peer into the session with this id.
     Mix(NodeId, [u8; 16], Box<Zeroizing<[u8; 64]>>),
+    /// The addresses at which this node may be reached.
+    Candidates(Candidates),
+    /// Whether the relay is connected.
+    Relay(bool),
+    /// Addresses or routes of the machine changed, or it slept.
+    NetworkChanged,
+    /// Look for a path to a peer without the relay.
+    Search(NodeId),
     /// Show everything.
     Snapshot(oneshot::Sender<EngineSnapshot>),
     /// Say goodbye to the peers, then answer.
@@ -132,6 +143,8 @@ pub struct Parts {
     pub handshakes: Arc<Handshakes>,
     /// Where QUIC datagrams go.
     pub quic: Arc<QuicEndpoint>,
+    /// Where STUN goes.
+    pub stun: mpsc::Sender<StunDatagram>,
     /// Where everything else comes from.
     pub inbox: Arc<Inbox>,
 }
@@ -146,13 +159,14 @@ impl Engine {
         let inbox = Arc::clone(&parts.inbox);
         let wake = Arc::clone(&inbox);
         parts.relay.on_room(move || wake.wake());
-        let Parts { node, device, relay, udp, handshakes, quic, inbox: mail } = parts;
+        let Parts { node, device, relay, udp, handshakes, quic, stun, inbox: mail } = parts;
         let worker = Worker {
             node,
             device,
             ways: Ways { relay, bound: BTreeSet::new(), udp, drops: EngineDrops::default() },
             handshakes,
             quic,
+            stun,
             inbox: mail,
             tx: TxQueue::new(),
             events,
@@ -193,6 +207,7 @@ struct Worker {
     ways: Ways,
     handshakes: Arc<Handshakes>,
     quic: Arc<QuicEndpoint>,
+    stun: mpsc::Sender<StunDatagram>,
     inbox: Arc<Inbox>,
     tx: TxQueue,
     events: mpsc::Sender<EngineEvent>,
@@ -306,14 +321,19 @@ impl Worker {
     }
 
     fn read_udp(&mut self, now: Now) {
-        let Self { node, device, ways, messages, quic, tx, .. } = self;
+        let Self { node, device, ways, messages, quic, stun, tx, .. } = self;
         let Ways { udp, drops, .. } = ways;
         let received = udp.recv_batch(|from, payload, segment| {
             for datagram in payload.chunks_mut(segment) {
                 let delivery = match datagram.first() {
-                    Some(&SEALED) => node.handle_frame(now, datagram, tx),
+                    Some(&SEALED) => node.handle_frame(now, Path::Udp(from), datagram, tx),
                     _ if Handshaker::takes_over_udp(datagram) => {
                         messages.push((Path::Udp(from), Box::from(&*datagram)));
+                        None
+                    }
+                    _ if is_stun(datagram) => {
+                        // Who asked repeats what is lost here.
+                        let _ = stun.try_send((from, Box::from(&*datagram)));
                         None
                     }
                     _ => {
@@ -350,7 +370,7 @@ impl Worker {
         for datagram in payload.chunks_mut(segment) {
             if Handshaker::takes(datagram) {
                 self.messages.push((from, Box::from(&*datagram)));
-            } else if let Some(delivery) = self.node.handle_frame(now, datagram, &mut self.tx) {
+            } else if let Some(delivery) = self.node.handle_frame(now, from, datagram, &mut self.tx) {
                 deliver(&self.device, &self.quic, &mut self.ways.drops, delivery);
             }
         }
@@ -386,6 +406,10 @@ impl Worker {
                 self.node.mix(now, peer, session, &exporter, &mut self.tx);
                 self.deliver_late();
             }
+            Command::Candidates(candidates) => self.node.set_candidates(now, candidates, &mut self.tx),
+            Command::Relay(connected) => self.node.handle_relay(now, connected),
+            Command::NetworkChanged => self.node.handle_network_change(now, &mut self.tx),
+            Command::Search(peer) => self.node.search(now, peer, &mut self.tx),
             Command::Snapshot(reply) => {
                 let (handshakes, handshakes_full) = self.handshakes.drops();
                 let inbox_full = self.inbox.dropped();
@@ -427,7 +451,11 @@ impl Worker {
                         ping.id = self.node.ping(now, peer, &mut self.tx);
                     }
                 }
-                NodeEvent::Session { .. } | NodeEvent::Idle { .. } | NodeEvent::Lost { .. } => {}
+                NodeEvent::Session { .. }
+                | NodeEvent::Path { .. }
+                | NodeEvent::Gather
+                | NodeEvent::Idle { .. }
+                | NodeEvent::Lost { .. } => {}
             }
             let _ = self.events.try_send(EngineEvent::Node(event));
         }

@@ -7,6 +7,7 @@
 pub mod api;
 pub mod config;
 pub mod coordinator;
+pub mod direct;
 pub mod engine;
 pub mod enrol;
 pub mod handshakes;

@@ -203,7 +203,8 @@ impl Default for Config {
         let any = |port| SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
         Self {
             listen: vec![any(8443)],
-            stun_listen: vec![any(3478)],
+            // A client that hears the same from two ports knows that its mapping does not depend on them.
+            stun_listen: vec![any(3478), any(3479)],
             metrics_listen: Some(SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 9464)),
             metrics_public: false,
             state_dir: PathBuf::from("/var/lib/shadowmesh-relay"),

@@ -19,6 +19,9 @@ pub(crate) const LEARNED: usize = 64;
 /// that it was made over may be dead. The QUIC handshake goes on meanwhile.
 pub(crate) const MIX_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Addresses at which a peer answered that a handshake tries.
+const FOUND: usize = 4;
+
 impl Node {
     /// Makes sure that a session with a peer stands or is on its way; false when nobody has that id. Poll afterwards.
     pub fn connect(&mut self, peer: NodeId) -> bool {
@@ -104,12 +107,20 @@ impl Node {
         }
     }
 
-    /// Returns the ways that may lead to a peer: its configured addresses, and the relay unless it says otherwise.
+    /// Returns the ways that may lead to a peer: its configured addresses, the relay unless it says otherwise, and
+    /// addresses at which it answered.
     pub(crate) fn paths(&self, slot: Slot) -> Vec<Path> {
         let peer = &self.peers[slot.0];
         let endpoints = self.config.endpoints.get(&peer.name).into_iter().flatten();
         let relay = (peer.online != Some(false)).then_some(Path::Relay(peer.id));
-        endpoints.map(|address| Path::Udp(*address)).chain(relay).collect()
+        let found = peer.paths.answered().take(FOUND).map(Path::Udp);
+        let mut paths: Vec<_> = endpoints.map(|address| Path::Udp(*address)).chain(relay).collect();
+        for path in found {
+            if !paths.contains(&path) {
+                paths.push(path);
+            }
+        }
+        paths
     }
 
     /// A session may carry data now: sends what waited.
@@ -205,7 +216,7 @@ impl Node {
         let mixes = live.mixing.is_some();
         self.push_session(now, slot, live);
         let peer = &mut self.peers[slot.0];
-        peer.take_path(now.instant, path);
+        peer.paths.shown(now.instant, path);
         if matches!(path, Path::Relay(_)) {
             peer.online = Some(true);
         }
@@ -251,12 +262,18 @@ impl Node {
     /// A certificate of its own marks each start of a peer: sessions with an earlier start are dead.
     fn forget_earlier_starts(&mut self, slot: Slot, tls_pin: &[u8; 32]) {
         let owners = &mut self.owners;
-        self.peers[slot.0].sessions.retain(|live| {
+        let peer = &mut self.peers[slot.0];
+        let before = peer.sessions.len();
+        peer.sessions.retain(|live| {
             let same = live.tls_pin == *tls_pin;
             if !same {
                 owners.remove(live.number.get());
             }
             same
         });
+        if peer.sessions.len() < before {
+            // It may be somewhere else.
+            peer.paths.forget();
+        }
     }
 }

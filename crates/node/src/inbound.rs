@@ -1,7 +1,6 @@
 //! A packet's way in: carrier → session → open → source check → device.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use mesh_packet::{Ethernet, IpPacket};
 use mesh_session::OpenError;
@@ -11,6 +10,7 @@ use mesh_wire::roster::ula;
 
 use crate::counters::DropReason;
 use crate::node::{Delivery, LateDelivery, Link, Node, NodeEvent, Now, Slot};
+use crate::path::Path;
 use crate::segment::claimed_addresses;
 use crate::timers::KEEPALIVE_AFTER;
 use crate::tx::TxQueue;
@@ -20,6 +20,7 @@ use crate::tx::TxQueue;
 struct Sender {
     slot: Slot,
     index: u32,
+    path: Path,
 }
 
 /// Why a frame brought nothing.
@@ -35,28 +36,17 @@ impl From<DropReason> for Unopened {
     }
 }
 
-/// Keys that were mixed this long ago and open nothing of what comes are in doubt.
-const MIX_DOUBT: Duration = Duration::from_secs(1);
-
-fn reason(error: OpenError) -> DropReason {
-    match error {
-        OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
-        OpenError::Index => DropReason::UnknownSession,
-        OpenError::Replayed => DropReason::Replayed,
-        OpenError::Forged | OpenError::Spent => DropReason::Forged,
-    }
-}
-
 impl Node {
-    /// Takes one sealed frame and returns what it brings, if that is not for the node itself. Poll for transmits,
+    /// Takes one sealed frame that came over a path and returns what it brings, if that is not for the node itself. Poll for transmits,
     /// orders, events and the timeout afterwards.
     pub fn handle_frame<'a>(
         &mut self,
         now: Now,
+        path: Path,
         frame: &'a mut [u8],
         tx: &mut TxQueue,
     ) -> Option<Delivery<'a>> {
-        match self.open(now, frame, tx) {
+        match self.open(now, path, frame, tx) {
             Ok((from, kind, payload)) => self.accept(now, from, kind, payload, tx),
             Err(Unopened::Dropped(reason)) => {
                 self.counters.count(reason);
@@ -68,8 +58,8 @@ impl Node {
 
     /// Takes the frames that came before the session with this number.
     pub(crate) fn replay_early(&mut self, now: Now, number: u32, tx: &mut TxQueue) {
-        for mut frame in self.early.take(number) {
-            let late = match self.handle_frame(now, &mut frame, tx) {
+        for (path, mut frame) in self.early.take(number) {
+            let late = match self.handle_frame(now, path, &mut frame, tx) {
                 Some(Delivery::Packet(packet)) => LateDelivery::Packet(packet.to_vec()),
                 Some(Delivery::Quic(peer, datagram)) => LateDelivery::Quic(peer, datagram.to_vec()),
                 None => continue,
@@ -82,12 +72,13 @@ impl Node {
     fn open<'a>(
         &mut self,
         now: Now,
+        path: Path,
         frame: &'a mut [u8],
         tx: &mut TxQueue,
     ) -> Result<(Sender, PayloadKind, &'a [u8]), Unopened> {
         let header = FrameHeader::parse(frame).map_err(|_| DropReason::Malformed)?;
         let Some(slot) = self.owners.get(header.receiver) else {
-            return Err(self.not_yet(now, header.receiver, frame));
+            return Err(self.not_yet(now, header.receiver, path, frame));
         };
         let peer = &mut self.peers[slot.0];
         let live = peer
@@ -95,37 +86,38 @@ impl Node {
             .iter_mut()
             .find(|live| live.number.get() == header.receiver)
             .ok_or(DropReason::UnknownSession)?;
-        let opened = match live.session.open(frame) {
-            Ok(opened) => opened,
-            Err(error) => {
-                // Perhaps the two sides mixed different exporters into these keys; a handshake makes others.
-                let doubtful = live.mixed && !live.heard;
-                if doubtful && now.instant.duration_since(live.established) >= MIX_DOUBT && !peer.dialling {
-                    // Which of two crossing sessions counts must not lead back to these.
-                    peer.doubted = true;
-                    self.dial(slot);
-                }
-                return Err(reason(error).into());
-            }
-        };
+        let opened = live.session.open(frame).map_err(|error| match error {
+            OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
+            OpenError::Index => DropReason::UnknownSession,
+            OpenError::Replayed => DropReason::Replayed,
+            OpenError::Forged | OpenError::Spent => DropReason::Forged,
+        })?;
         live.last_used = now.instant;
         let confirms = !live.confirmed;
         (live.confirmed, live.heard) = (true, true);
         (peer.last_received, peer.heard_under) = (Some(now.instant), Some(header.receiver));
         peer.unanswered_since = None;
         (peer.probe, peer.doubted) = (None, false);
+        self.heard_over(now, slot, path);
         if confirms {
             self.confirmed(now, slot, header.receiver, tx);
         }
-        Ok((Sender { slot, index: header.receiver }, opened.kind, opened.payload))
+        Ok((Sender { slot, index: header.receiver, path }, opened.kind, opened.payload))
+    }
+
+    fn heard_over(&mut self, now: Now, slot: Slot, path: Path) {
+        let setting = self.setting(slot);
+        if self.peers[slot.0].paths.heard(now.instant, path, setting) {
+            self.arm_paths(slot);
+        }
     }
 
     /// Keeps a frame whose session is on its way from the handshaker or waits for the exporter.
-    fn not_yet(&mut self, now: Now, number: u32, frame: &[u8]) -> Unopened {
+    fn not_yet(&mut self, now: Now, number: u32, path: Path, frame: &[u8]) -> Unopened {
         if !self.config.numbers.is_taken(number) {
             return DropReason::UnknownSession.into();
         }
-        for _ in 0..self.early.put(now.instant, number, frame) {
+        for _ in 0..self.early.put(now.instant, number, path, frame) {
             self.counters.count(DropReason::QueueExpired);
         }
         Unopened::Kept
@@ -160,6 +152,10 @@ impl Node {
                 if peer.silent_since.is_none() {
                     peer.silent_since = Some(now.instant);
                     self.arm(slot, now.instant + KEEPALIVE_AFTER);
+                }
+                let setting = self.setting(slot);
+                if self.peers[slot.0].paths.receives(now.instant, setting) {
+                    self.arm_paths(slot);
                 }
                 Some(Delivery::Packet(packet))
             }
@@ -196,13 +192,13 @@ impl Node {
         Ok(payload)
     }
 
-    fn is_overlay(&self, address: IpAddr) -> bool {
+    pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
         let pool = self.roster.settings().ipv4_pool.prefix();
         pool.contains(address) || ula(self.config.net).contains(address)
     }
 
     fn handle_control(&mut self, now: Now, from: Sender, payload: &[u8], tx: &mut TxQueue) {
-        let Sender { slot, index } = from;
+        let Sender { slot, index, path } = from;
         match Control::parse(payload) {
             Ok(Control::Ping(id)) => {
                 // Under the session that is asked about, which need not be the one in use.
@@ -226,6 +222,11 @@ impl Node {
             }
             Ok(Control::RekeyOffer(part)) => self.handle_offer(now, slot, index, part, tx),
             Ok(Control::RekeyAnswer(part)) => self.handle_answer(now, slot, index, part, tx),
+            Ok(Control::Candidates(said)) => self.handle_candidates(now, slot, said, tx),
+            Ok(Control::PathChallenge(challenge)) => {
+                self.handle_challenge(now, (slot, index), path, challenge, tx);
+            }
+            Ok(Control::PathResponse(response)) => self.handle_path_response(now, slot, path, response, tx),
             Ok(Control::Keepalive) => {}
             Ok(Control::EnrolRequest { .. } | Control::EnrolPart { .. } | Control::EnrolRefused { .. })
             | Err(_) => {

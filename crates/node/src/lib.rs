@@ -27,7 +27,9 @@ mod node;
 mod order;
 mod outbound;
 mod path;
+mod paths;
 mod peer;
+mod reach;
 mod rekey;
 mod routes;
 mod segment;
@@ -45,7 +47,7 @@ pub use path::Path;
 pub use rekey::Timings;
 pub use routes::Routes;
 pub use segment::mac_of;
-pub use snapshot::{PeerPhase, PeerSnapshot, SessionSnapshot, Snapshot};
+pub use snapshot::{PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot};
 pub use together::Together;
 pub use tx::{Transmit, TxQueue};
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesh_identity::Roster;
 use mesh_session::PqProvider;
+use mesh_wire::control::Candidates;
 use mesh_wire::roster::Leaf;
 use mesh_wire::{NetId, NodeId};
 
@@ -15,6 +16,7 @@ use crate::counters::Counters;
 use crate::early::Early;
 use crate::index::{Numbers, Owners};
 use crate::order::Order;
+use crate::path::Path;
 use crate::peer::Peer;
 use crate::rekey::Timings;
 use crate::routes::Routes;
@@ -58,6 +60,8 @@ pub struct NodeConfig {
     pub numbers: Numbers,
     /// Addresses at which peers may be reached without the relay, by name.
     pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
+    /// Looks for paths to peers without the relay.
+    pub direct: bool,
     /// User packets wait until the QUIC exporter is mixed into the keys.
     pub hold_until_mixed: bool,
     /// When keys are replaced.
@@ -97,6 +101,15 @@ pub enum NodeEvent {
         /// How long it took.
         rtt: Duration,
     },
+    /// Frames to the peer take another path.
+    Path {
+        /// Who.
+        peer: NodeId,
+        /// Which.
+        path: Path,
+    },
+    /// A search begins: the node's own addresses are to be found anew, and told with [`Node::set_candidates`].
+    Gather,
     /// The last session with the peer ended for want of traffic.
     Idle {
         /// Who.
@@ -147,6 +160,10 @@ pub struct Node {
     pub(crate) events: VecDeque<NodeEvent>,
     pub(crate) orders: VecDeque<Order>,
     pub(crate) random: Random,
+    /// The addresses at which this node may be reached.
+    pub(crate) candidates: Candidates,
+    /// The relay is connected.
+    pub(crate) relay: bool,
 }
 
 impl Node {
@@ -168,6 +185,8 @@ impl Node {
             events: VecDeque::new(),
             orders: VecDeque::new(),
             random,
+            candidates: Candidates::default(),
+            relay: true,
             config,
         };
         node.stand_on(roster);

@@ -11,11 +11,14 @@ use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 use crate::contact::MIX_PATIENCE;
 use crate::counters::DropReason;
 use crate::node::{Link, Node, Now, Slot};
+use crate::path::Path;
 use crate::segment::{Target, receiver};
 use crate::tx::TxQueue;
 
 /// IP packets are padded to a multiple of this, so that a frame's size tells less.
 const PAD: usize = 16;
+/// Packets beyond this may meet a path that only carries shorter ones: what every IPv6 network carries is below it.
+const LONG: usize = 1200;
 /// The lane of a single worker over the relay.
 const LANE: u16 = 0;
 
@@ -79,6 +82,10 @@ impl Node {
         if arm {
             self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
         }
+        let (setting, long) = (self.setting(slot), padded > LONG);
+        if self.peers[slot.0].paths.sends(now.instant, long, setting) {
+            self.arm_paths(slot);
+        }
         self.renew_keys(now, slot, at, tx);
     }
 
@@ -109,6 +116,21 @@ impl Node {
         self.seal(now, slot, at, (PayloadKind::Control, &bytes, bytes.len()), tx)
     }
 
+    /// The same over a path that need not be the one in use.
+    pub(crate) fn send_control_over(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        number: u32,
+        path: Path,
+        message: &Control<'_>,
+        tx: &mut TxQueue,
+    ) -> bool {
+        let Some(at) = self.peers[slot.0].position(number) else { return false };
+        let bytes = message.encode();
+        self.seal_over(now, slot, at, path, (PayloadKind::Control, &bytes, bytes.len()), tx)
+    }
+
     /// Sends QUIC datagrams to a peer, each of `segment` bytes but the last; without a session they are dropped, and
     /// QUIC repeats them. Poll for transmits afterwards.
     pub fn handle_quic(&mut self, now: Now, peer: NodeId, payload: &[u8], segment: usize, tx: &mut TxQueue) {
@@ -121,6 +143,7 @@ impl Node {
         }
     }
 
+    /// Seals for the path in use; while it is unsure that this still leads to the peer, for the relay, too.
     fn seal(
         &mut self,
         now: Instant,
@@ -129,13 +152,31 @@ impl Node {
         (kind, payload, padded): (PayloadKind, &[u8], usize),
         tx: &mut TxQueue,
     ) -> bool {
+        let (path, also) =
+            (self.peers[slot.0].paths.current(), self.peers[slot.0].paths.also(now, self.setting(slot)));
+        let sealed = self.seal_over(now, slot, at, path, (kind, payload, padded), tx);
+        if sealed && let Some(also) = also {
+            tx.repeat(path, also, Session::frame_len(padded));
+        }
+        sealed
+    }
+
+    fn seal_over(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        at: usize,
+        path: Path,
+        (kind, payload, padded): (PayloadKind, &[u8], usize),
+        tx: &mut TxQueue,
+    ) -> bool {
         let peer = &mut self.peers[slot.0];
         let length = Session::frame_len(padded);
-        let frame = tx.frame(peer.path, length);
+        let frame = tx.frame(path, length);
         frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + payload.len()].copy_from_slice(payload);
         let live = &mut peer.sessions[at];
         if live.session.seal(LANE, kind, frame).is_err() {
-            tx.cancel(peer.path, length);
+            tx.cancel(path, length);
             return false;
         }
         live.last_used = now;
@@ -144,6 +185,10 @@ impl Node {
     }
 
     fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8]) {
+        if self.peers[slot.0].dialling && self.peers[slot.0].queue.is_empty() {
+            // The attempt may be in one of its long waits.
+            self.dial(slot);
+        }
         let dropped = self.peers[slot.0].queue.push(now.instant, packet);
         for _ in 0..dropped {
             self.counters.count(DropReason::QueueFull);

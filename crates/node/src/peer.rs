@@ -10,6 +10,7 @@ use mesh_wire::NodeId;
 use crate::contact::MIX_PATIENCE;
 use crate::index::Number;
 use crate::path::Path;
+use crate::paths::Paths;
 use crate::rekey::{Follow, Lead};
 
 /// Packets that wait for a session, at most.
@@ -34,10 +35,8 @@ pub(crate) struct Peer {
     pub(crate) name: String,
     /// What the relay says; none while it said nothing.
     pub(crate) online: Option<bool>,
-    /// Where its frames go.
-    pub(crate) path: Path,
-    /// When a handshake last showed that way to work in both directions.
-    pub(crate) path_shown: Option<Instant>,
+    /// The ways to it.
+    pub(crate) paths: Paths,
     pub(crate) sessions: Vec<Live>,
     /// Our number of the session that the peer last sent under; it need not be the one that we send under.
     pub(crate) heard_under: Option<u32>,
@@ -130,8 +129,7 @@ impl Peer {
             id,
             name,
             online: None,
-            path: Path::Relay(id),
-            path_shown: None,
+            paths: Paths::new(id),
             sessions: Vec::new(),
             heard_under: None,
             dialling: false,
@@ -173,19 +171,10 @@ impl Peer {
         [self.current(), self.mixed(), self.settled(), theirs]
     }
 
-    /// A handshake came through over a path: frames go there, unless another one just came through without the relay.
-    /// Both sides see both, in whatever order.
-    pub(crate) fn take_path(&mut self, now: Instant, path: Path) {
-        let direct = |path: &Path| matches!(path, Path::Udp(_));
-        let fresh = self.path_shown.is_some_and(|at| now.duration_since(at) < SIMULTANEOUS);
-        if direct(&path) || !direct(&self.path) || !fresh {
-            (self.path, self.path_shown) = (path, Some(now));
-        }
-    }
-
     /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.
     pub(crate) fn is_reachable(&self) -> bool {
-        self.online != Some(false) || (matches!(self.path, Path::Udp(_)) && !self.sessions.is_empty())
+        self.online != Some(false)
+            || (matches!(self.paths.current(), Path::Udp(_)) && !self.sessions.is_empty())
     }
 
     /// Tells whether a session that was just made waits for the exporter.

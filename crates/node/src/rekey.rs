@@ -20,6 +20,10 @@ const TRIES: u32 = 10;
 /// A responder leaves the initiator this much time to lead.
 const RESPONDER_WAITS: Duration = Duration::from_secs(10);
 
+/// Keys that were mixed this long ago and under which nothing was heard, not even the answer to the first ping, are in
+/// doubt.
+const MIX_DOUBT: Duration = Duration::from_secs(1);
+
 /// When keys are replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
@@ -96,6 +100,13 @@ impl Node {
         let peer = &self.peers[slot.0];
         let live = &peer.sessions[at];
         let age = now.instant.duration_since(live.established);
+        let unheard = live.mixed && !live.heard && age >= MIX_DOUBT.max(peer.rtt.unwrap_or_default() * 4);
+        if unheard && !peer.dialling && !self.paths(slot).is_empty() {
+            // Perhaps the two sides mixed different exporters into these keys. Which of two crossing sessions counts
+            // must not lead back to them.
+            self.peers[slot.0].doubted = true;
+            return self.dial(slot);
+        }
         let patience = if live.initiator == self.config.own { Duration::ZERO } else { RESPONDER_WAITS };
         let handshake_age = now.instant.duration_since(live.handshake);
         let outdated = live.roster_version < self.roster.version()

@@ -1,12 +1,15 @@
 //! What status shows of a node.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mesh_wire::NodeId;
+use mesh_wire::control::{CandidateKind, Mapping};
 
 use crate::counters::{Counters, DropReason};
 use crate::node::Node;
 use crate::path::Path;
+use crate::paths::Remote;
 use crate::peer::Peer;
 
 /// A node at one moment.
@@ -31,6 +34,16 @@ pub struct PeerSnapshot {
     pub online: Option<bool>,
     /// Where frames to it go.
     pub path: Path,
+    /// How often that changed.
+    pub path_changes: u64,
+    /// The addresses that are known of it.
+    pub remotes: Vec<RemoteSnapshot>,
+    /// How its NAT maps, as it says.
+    pub mapping: Mapping,
+    /// A search for a path without the relay goes on.
+    pub searching: bool,
+    /// How long until traffic begins the next search.
+    pub next_search: Option<Duration>,
     /// What we do about it.
     pub phase: PeerPhase,
     /// The session in use.
@@ -45,6 +58,25 @@ pub struct PeerSnapshot {
     pub tx: (u64, u64),
     /// Why the last handshake failed.
     pub last_error: Option<String>,
+}
+
+/// An address of a peer at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RemoteSnapshot {
+    /// The address.
+    pub address: SocketAddr,
+    /// What the peer says of it; none where it was only seen there.
+    pub kind: Option<CandidateKind>,
+    /// Challenges that went there.
+    pub sent: u32,
+    /// How long ago the last one went there.
+    pub since_sent: Option<Duration>,
+    /// How long ago one was answered from there.
+    pub since_answered: Option<Duration>,
+    /// How long ago one of full size was.
+    pub since_proved: Option<Duration>,
+    /// The way's length.
+    pub rtt: Option<Duration>,
 }
 
 /// A session at one moment.
@@ -89,7 +121,12 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
         id: peer.id,
         name: peer.name.clone(),
         online: peer.online,
-        path: peer.path,
+        path: peer.paths.current(),
+        path_changes: peer.paths.changes(),
+        remotes: peer.paths.remotes().iter().map(|remote| remote_snapshot(remote, now)).collect(),
+        mapping: peer.paths.mapping(),
+        searching: peer.paths.searches(),
+        next_search: peer.paths.next_search().map(|at| at.saturating_duration_since(now)),
         phase: match (session, peer.dialling) {
             (Some(_), _) => PeerPhase::Established,
             (None, true) => PeerPhase::Handshaking,
@@ -106,5 +143,18 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
         rx: (peer.traffic.rx_packets, peer.traffic.rx_bytes),
         tx: (peer.traffic.tx_packets, peer.traffic.tx_bytes),
         last_error: peer.last_error.map(|error| error.to_string()),
+    }
+}
+
+fn remote_snapshot(remote: &Remote, now: Instant) -> RemoteSnapshot {
+    let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
+    RemoteSnapshot {
+        address: remote.address,
+        kind: remote.kind,
+        sent: remote.sent,
+        since_sent: ago(remote.last_sent),
+        since_answered: ago(remote.answered),
+        since_proved: ago(remote.proved),
+        rtt: remote.rtt,
     }
 }

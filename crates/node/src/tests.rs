@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 
 use crate::*;
 
+mod direct;
+
 const UNIX: u64 = 1_800_000_000;
 const YEAR: u64 = 365 * 86_400;
 
@@ -38,6 +40,10 @@ struct World {
     /// Peers know each other's UDP addresses; the relay may be gone.
     udp: bool,
     relay: bool,
+    /// Nodes look for paths without the relay.
+    direct: bool,
+    /// Longer datagrams are lost over UDP.
+    udp_limit: usize,
     /// Nodes that the carrier does not reach.
     cut: BTreeSet<NodeId>,
     delivered: BTreeMap<NodeId, Vec<Vec<u8>>>,
@@ -92,6 +98,8 @@ impl World {
             starts: 0,
             udp: false,
             relay: true,
+            direct: false,
+            udp_limit: usize::MAX,
             cut: BTreeSet::new(),
             delivered: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -117,6 +125,7 @@ impl World {
             mtu: 1420,
             numbers: numbers.clone(),
             endpoints: endpoints.map(|peer| (self.name(*peer), vec![self.udp_address(*peer)])).collect(),
+            direct: self.direct,
             hold_until_mixed: self.mixes,
             timings: self.timings,
         };
@@ -201,6 +210,9 @@ impl World {
         let Some(node) = self.nodes.get_mut(&to) else { return answer };
         let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
         for datagram in transmit.payload.chunks_mut(segment) {
+            if matches!(path, Path::Udp(_)) && datagram.len() > self.udp_limit {
+                continue;
+            }
             for delivered in node.handle_datagram(now, path, datagram, &mut answer) {
                 let LateDelivery::Packet(packet) = delivered else { panic!("nobody sends QUIC here") };
                 self.delivered.entry(to).or_default().push(packet);

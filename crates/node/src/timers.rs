@@ -72,6 +72,7 @@ impl Node {
             }
         }
         self.retry_rekey(now, slot, tx);
+        self.paths_timeout(now, slot, tx);
         self.dial_for_queue(instant, slot);
         self.rearm(instant, slot);
     }
@@ -122,6 +123,7 @@ impl Node {
             peer.unanswered_since.map(|at| at + DEAD_AFTER),
             peer.probe.map(|probe| probe.next),
             peer.lead.as_ref().map(|lead| lead.retry_at),
+            peer.paths.due(),
             sessions.min(),
         ];
         if let Some(at) = next.into_iter().flatten().min() {

@@ -30,7 +30,7 @@ impl Together {
         if Handshaker::takes(datagram) {
             self.handshaker.handle_datagram(now, from, datagram, 0, tx);
         } else {
-            match self.node.handle_frame(now, datagram, tx) {
+            match self.node.handle_frame(now, from, datagram, tx) {
                 Some(Delivery::Packet(packet)) => delivered.push(LateDelivery::Packet(packet.to_vec())),
                 Some(Delivery::Quic(peer, bytes)) => delivered.push(LateDelivery::Quic(peer, bytes.to_vec())),
                 None => {}

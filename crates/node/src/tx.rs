@@ -57,6 +57,14 @@ impl TxQueue {
         &mut batch.payload[start..]
     }
 
+    /// Appends the last `length` bytes of the first path's batch to that of the second.
+    pub(crate) fn repeat(&mut self, of: Path, to: Path, length: usize) {
+        let Some(batch) = self.open.iter().find(|batch| batch.to == of) else { return };
+        let start = batch.payload.len().saturating_sub(length);
+        let frame = batch.payload[start..].to_vec();
+        self.frame(to, frame.len()).copy_from_slice(&frame);
+    }
+
     /// Takes back the last `length` bytes that [`TxQueue::frame`] returned for this path.
     pub(crate) fn cancel(&mut self, to: Path, length: usize) {
         if let Some(batch) = self.open.iter_mut().find(|batch| batch.to == to) {

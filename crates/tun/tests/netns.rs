@@ -5,12 +5,12 @@
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write, stderr};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mesh_packet::{EtherType, Ethernet, IpPacket, MacAddr};
+use mesh_packet::{EtherType, Ethernet, IpPacket, MacAddr, TOO_BIG_LEN, clamp_mss, fragment, too_big};
 use mesh_tun::{
     Device, DeviceConfig, DeviceError, DeviceIo, Holder, IpNet, Mode, cleanup_stale, local_routes,
     overlapping,
@@ -145,6 +145,134 @@ fn mtu_changes_and_keeps_room_for_ipv6() {
         assert!(ip(&["-o", "link", "show", "dev", device.name()]).contains("mtu 1280"));
         assert!(matches!(device.set_mtu(1279).await, Err(DeviceError::Mtu { least: 1280, .. })));
         assert!(ip(&["-6", "-o", "address", "show", "dev", device.name()]).contains("fd00:5::2/64"));
+    });
+}
+
+#[test]
+fn kernel_believes_that_a_packet_is_too_big() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        let io = device.io();
+        for (own, far, router) in [
+            ("100.64.3.2:0", "100.64.9.9:7777", "100.64.3.1"),
+            ("[fd00:5::2]:0", "[fd00:5::99]:7777", "fd00:5::1"),
+        ] {
+            let (far, router): (SocketAddr, IpAddr) = (far.parse().unwrap(), router.parse().unwrap());
+            let socket = UdpSocket::bind(own).unwrap();
+            socket.send_to(&[7; 1372], far).unwrap();
+            let packet = until(&io, |bytes| bytes.ends_with(&[7; 1200]));
+            let mut answer = [0; TOO_BIG_LEN];
+            let len = too_big(&packet, 1300, router, &mut answer).unwrap();
+            io.send(&answer[..len]).unwrap();
+            let route = || ip(&["route", "get", &far.ip().to_string()]);
+            eventually("the route has the new MTU", || route().contains("mtu 1300"));
+            socket.send_to(&[8; 1372], far).unwrap();
+            let packet = until(&io, |bytes| bytes.ends_with(&[8; 1200]));
+            assert!(
+                (1290..=1300).contains(&packet.len()),
+                "the kernel made a piece of {} bytes",
+                packet.len()
+            );
+        }
+    });
+}
+
+#[test]
+fn answers_quote_what_the_kernel_quotes() {
+    in_namespace(async || {
+        let config = DeviceConfig { routes: nets(&["10.9.0.0/16", "fd00:9::/48"]), ..tun_config() };
+        let device = Device::create(&config).await.unwrap();
+        let io = device.io();
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        ip(&["route", "change", "10.9.0.0/16", "dev", "smtest0", "mtu", "lock", "1300"]);
+        ip(&["-6", "route", "add", "fd00:9::1/128", "dev", "smtest0", "mtu", "lock", "1300"]);
+        for (own, far, behind) in [
+            ("100.64.3.2:0", "100.64.9.9:7777", "10.9.0.1"),
+            ("[fd00:5::2]:0", "[fd00:5::99]:7777", "fd00:9::1"),
+        ] {
+            let socket = UdpSocket::bind(own).unwrap();
+            socket.send_to(&[7; 1372], far).unwrap();
+            let mut packet = until(&io, |bytes| IpPacket::parse(bytes).unwrap().protocol == UDP);
+            redirect(&mut packet, far.parse::<SocketAddr>().unwrap().ip(), behind.parse().unwrap());
+            io.send(&packet).unwrap();
+
+            let wanted =
+                until(&io, |bytes| [ICMP, ICMPV6].contains(&IpPacket::parse(bytes).unwrap().protocol));
+            let theirs = IpPacket::parse(&wanted).unwrap();
+            let mut answer = [0; TOO_BIG_LEN];
+            let len = too_big(&packet, 1300, theirs.src, &mut answer).unwrap();
+            let ours = IpPacket::parse(&answer[..len]).unwrap();
+            assert_eq!((ours.src, ours.dst, ours.total_len), (theirs.src, theirs.dst, theirs.total_len));
+            assert_eq!(answer[ours.header_len..len], wanted[theirs.header_len..]);
+        }
+    });
+}
+
+#[test]
+fn kernel_joins_fragments_of_its_fragments() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        let io = device.io();
+        let payload: Vec<u8> = (0..=250).cycle().take(4000).collect();
+        let socket = UdpSocket::bind("100.64.3.2:7777").unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        socket.send_to(&payload, "100.64.9.9:7777").unwrap();
+        let mut pieces = 0;
+        for _ in 0..3 {
+            let mut packet = until(&io, |bytes| IpPacket::parse(bytes).unwrap().protocol == UDP);
+            turn_round(&mut packet);
+            for piece in fragment(&packet, 576).unwrap() {
+                let mut bytes = [0; 576];
+                let len = piece.write(&mut bytes).unwrap();
+                io.send(&bytes[..len]).unwrap();
+                pieces += 1;
+            }
+        }
+        let mut received = [0; 5000];
+        let (len, from) = socket.recv_from(&mut received).unwrap();
+        assert_eq!((&received[..len], from), (&payload[..], "100.64.9.9:7777".parse().unwrap()));
+        assert_eq!(pieces, 9);
+    });
+}
+
+#[test]
+fn connection_with_lowered_mss_carries_data_in_small_packets() {
+    in_namespace(async || {
+        let device = Device::create(&tun_config()).await.unwrap();
+        let io = device.io();
+        for (own, far) in [("100.64.3.2:7777", "100.64.9.9:7777"), ("[fd00:5::2]:7777", "[fd00:5::99]:7777")]
+        {
+            let listener = TcpListener::bind(own).unwrap();
+            let data: Vec<u8> = (0..=250).cycle().take(100_000).collect();
+            let sent = data.clone();
+            let sender = std::thread::spawn(move || {
+                let far: SocketAddr = far.parse().unwrap();
+                TcpStream::connect_timeout(&far, DEADLINE).unwrap().write_all(&sent).unwrap();
+            });
+            let receiver = std::thread::spawn(move || {
+                let mut received = Vec::new();
+                let (mut stream, _) = listener.accept().unwrap();
+                stream.set_read_timeout(Some(DEADLINE)).unwrap();
+                stream.read_to_end(&mut received).unwrap();
+                received
+            });
+            // Every packet comes back as from the far end, so that the kernel talks to itself.
+            let (mut lowered, mut largest) = (0, 0);
+            while !receiver.is_finished() {
+                let mut bytes = next(&io);
+                if IpPacket::parse(&bytes).unwrap().protocol != TCP {
+                    continue;
+                }
+                largest = largest.max(bytes.len());
+                turn_round(&mut bytes);
+                lowered += usize::from(clamp_mss(&mut bytes, 1300));
+                io.send(&bytes).unwrap();
+            }
+            sender.join().unwrap();
+            assert!(receiver.join().unwrap() == data, "the data changed on the way to {far}");
+            assert_eq!((lowered, largest), (2, 1300));
+        }
     });
 }
 
@@ -369,10 +497,7 @@ fn exchange(io: &DeviceIo, own: SocketAddr, far: SocketAddr) {
     assert_eq!(udp[2..4], far.port().to_be_bytes());
     assert_eq!(udp[8..], payload);
 
-    // The internet checksum does not mind the order of its words, so it stays right.
-    let (at, len) = if own.is_ipv4() { (12, 4) } else { (8, 16) };
-    let (front, back) = bytes[at..].split_at_mut(len);
-    front.swap_with_slice(&mut back[..len]);
+    turn_round(&mut bytes);
     let (front, back) = bytes[packet.header_len..].split_at_mut(2);
     front.swap_with_slice(&mut back[..2]);
     assert_eq!(io.send(&bytes).unwrap(), bytes.len());
@@ -380,6 +505,30 @@ fn exchange(io: &DeviceIo, own: SocketAddr, far: SocketAddr) {
     let mut received = [0; 2000];
     let (len, from) = socket.recv_from(&mut received).unwrap();
     assert_eq!((&received[..len], from), (&payload[..], far));
+}
+
+/// Swaps source and destination. The internet checksum does not mind the order of its words, so it stays right.
+fn turn_round(packet: &mut [u8]) {
+    let (at, len) = if IpPacket::parse(packet).unwrap().src.is_ipv4() { (12, 4) } else { (8, 16) };
+    let (front, back) = packet[at..].split_at_mut(len);
+    front.swap_with_slice(&mut back[..len]);
+}
+
+/// Makes `from` the source and `to` the destination, and the checksum of an IPv4 header right.
+fn redirect(packet: &mut [u8], from: IpAddr, to: IpAddr) {
+    match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            packet[12..20].copy_from_slice(&[from.octets(), to.octets()].concat());
+            packet[10..12].fill(0);
+            let words = packet[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+            let sum = words.sum::<u32>() % 65535;
+            packet[10..12].copy_from_slice(&u16::try_from(65535 - sum).unwrap().to_be_bytes());
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            packet[8..40].copy_from_slice(&[from.octets(), to.octets()].concat());
+        }
+        mixed => panic!("{mixed:?} are of two versions"),
+    }
 }
 
 /// The next packet out of the device.
@@ -495,5 +644,7 @@ const CHILD: &str = "MESH_TUN_TEST_CHILD";
 /// Stands in front of the child's line, which follows the test harness's own words.
 const PREFIX: &str = "device: ";
 const DEADLINE: Duration = Duration::from_secs(10);
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;

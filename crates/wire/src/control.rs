@@ -1,7 +1,13 @@
 //! Control messages inside sealed frames.
 
+mod path;
+
 use zeroize::Zeroizing;
 
+pub use self::path::{
+    CANDIDATES, CHALLENGE as PATH_CHALLENGE, Candidate, CandidateKind, Candidates, Mapping, PROBE,
+    PathChallenge, PathResponse,
+};
 use crate::codec::{Put, Reader, WireError};
 use crate::limits;
 
@@ -28,6 +34,12 @@ pub enum Control<'a> {
     RekeyOffer(RekeyPart<'a>),
     /// A part of the answer to an offer of fresh keys; see [`RekeyAnswer`].
     RekeyAnswer(RekeyPart<'a>),
+    /// Tells the addresses at which the sender may be reached.
+    Candidates(Candidates),
+    /// Asks for a [`Control::PathResponse`] over the same path.
+    PathChallenge(PathChallenge),
+    /// Answers a [`Control::PathChallenge`].
+    PathResponse(PathResponse),
     /// A joining node asks for membership; its keys are those of the handshake.
     EnrolRequest {
         /// The name it wants, which an invitation with a name overrides; behind a `~` it is a proposal that the
@@ -267,6 +279,18 @@ impl<'a> Control<'a> {
                 out.put_u64(*id);
             }
             Self::Close => out.put_u8(0x03),
+            Self::Candidates(candidates) => {
+                out.put_u8(0x04);
+                candidates.put(&mut out);
+            }
+            Self::PathChallenge(challenge) => {
+                out.put_u8(0x05);
+                challenge.put(&mut out);
+            }
+            Self::PathResponse(response) => {
+                out.put_u8(0x06);
+                response.put(&mut out);
+            }
             Self::RekeyOffer(part) => {
                 out.put_u8(0x08);
                 part.encode(&mut out);
@@ -305,6 +329,9 @@ impl<'a> Control<'a> {
             0x01 => Self::Ping(reader.u64()?),
             0x02 => Self::Pong(reader.u64()?),
             0x03 => Self::Close,
+            0x04 => Self::Candidates(Candidates::read(&mut reader)?),
+            0x05 => Self::PathChallenge(PathChallenge::read(&mut reader)?),
+            0x06 => Self::PathResponse(PathResponse::read(&mut reader)?),
             0x08 => Self::RekeyOffer(RekeyPart::read(&mut reader)?),
             0x09 => Self::RekeyAnswer(RekeyPart::read(&mut reader)?),
             0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME + 1, "name")? },

@@ -90,9 +90,11 @@ mod tests {
     }
 
     #[test]
-    fn udp_is_off_unless_asked_for() {
+    fn direct_paths_are_looked_for_unless_forbidden() {
         let config = load("").unwrap();
-        assert!(config.udp_listen.is_empty() && config.endpoints.is_empty());
+        assert!(config.direct && config.udp_listen.is_none() && config.endpoints.is_empty());
+        assert!(!load("direct = false").unwrap().direct);
+        assert_eq!(load("udp_listen = []").unwrap().udp_listen, Some(Vec::new()));
         assert!(config.hold_until_mixed);
         assert!(!load("hold_until_mixed = false").unwrap().hold_until_mixed);
     }
@@ -103,7 +105,10 @@ mod tests {
             "udp_listen = [\n  \"0.0.0.0:4747\",\n  \"[::]:4747\",\n]\n\n[endpoints]\npi = [\"192.0.2.1:4747\", \"[2001:db8::1]:4747\"]\nlaptop-2 = [\"[::ffff:192.0.2.2]:1\"]\n",
         )
         .unwrap();
-        assert_eq!(config.udp_listen, ["0.0.0.0:4747".parse().unwrap(), "[::]:4747".parse().unwrap()]);
+        assert_eq!(
+            config.udp_listen.unwrap(),
+            ["0.0.0.0:4747".parse().unwrap(), "[::]:4747".parse().unwrap()]
+        );
         assert_eq!(
             config.endpoints["pi"],
             ["192.0.2.1:4747".parse().unwrap(), "[2001:db8::1]:4747".parse().unwrap()]

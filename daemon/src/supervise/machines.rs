@@ -1,16 +1,19 @@
 //! The state machines of a node that comes up.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use mesh_net::PeerInfo;
+use mesh_control::{ApiError, ErrorCode};
+use mesh_net::{PeerInfo, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
 use mesh_session::handshake::Local;
 use mesh_wire::Pin;
 use mesh_wire::roster::Link;
 
 use super::Shared;
-use crate::interface;
+use crate::config::Config;
 use crate::state::Membership;
+use crate::{interface, one_line};
 
 /// Makes the two state machines of the node; `pin` is that of the QUIC endpoint's certificate.
 pub(super) fn machines(
@@ -33,6 +36,7 @@ pub(super) fn machines(
         mtu,
         numbers: numbers.clone(),
         endpoints: shared.config.endpoints.clone(),
+        direct: shared.config.direct,
         hold_until_mixed: shared.config.hold_until_mixed,
         timings: shared.timings,
     };
@@ -46,6 +50,22 @@ pub(super) fn machines(
     };
     let roster = &membership.roster;
     (Node::new(node, Arc::clone(roster), random()), Handshaker::new(handshaker, Arc::clone(roster), random()))
+}
+
+/// Binds the UDP sockets: those of the configuration; without any, one of each family that the machine has, on a port
+/// that the kernel chooses; none where direct paths are not wanted.
+pub(super) fn sockets(config: &Config) -> Result<UdpSockets, ApiError> {
+    let bind = |listen: &[SocketAddr]| UdpSockets::bind(listen);
+    let any: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
+    let sockets = match &config.udp_listen {
+        Some(listen) => bind(listen),
+        None if config.direct => bind(&any).or_else(|_| bind(&any[..1])).or_else(|_| bind(&any[1..])),
+        None => bind(&[]),
+    };
+    sockets.map_err(|error| {
+        ApiError::new(ErrorCode::Interface, one_line(&error))
+            .with_hint("udp_listen in the configuration names the addresses")
+    })
 }
 
 fn random() -> Random {

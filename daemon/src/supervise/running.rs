@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use mesh_control::{
     RelayStatus, Timestamp,
 };
 use mesh_identity::{Identity, ProofKind, Roster};
-use mesh_net::{QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender, UdpSockets};
-use mesh_node::NodeEvent;
+use mesh_net::{QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender};
+use mesh_node::{NodeEvent, Path};
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
 use mesh_wire::relay::Role;
@@ -23,11 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::connections::Connections;
-use super::machines::{machines, this_node};
+use super::machines::{machines, sockets, this_node};
 use super::pending::Pending;
 use super::proof::Proof;
 use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
+use crate::direct::{Direct, DirectConfig};
 use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, unix_now};
 use crate::handshakes::Handshakes;
 use crate::state::{Membership, StateDir};
@@ -74,6 +76,7 @@ pub(super) struct Running {
     sender: RelaySender,
     relay_events: Arc<Pending>,
     inbox: Arc<Inbox>,
+    direct: Option<Direct>,
     coordinator: Option<(Coordinator, watch::Receiver<Arc<Roster>>, CancellationToken)>,
     membership: Membership,
     own: NodeId,
@@ -94,10 +97,9 @@ impl Running {
         root: Option<(Arc<Identity>, Ledger)>,
     ) -> Result<Self, ApiError> {
         let internal = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Internal, one_line(error));
-        let udp = UdpSockets::bind(&shared.config.udp_listen).map_err(|error| {
-            ApiError::new(ErrorCode::Interface, one_line(&error))
-                .with_hint("udp_listen in the configuration names the addresses")
-        })?;
+        let udp = sockets(&shared.config)?;
+        let (stun, answers) = Direct::answers();
+        let listens: Vec<SocketAddr> = udp.local_addrs().collect();
         let device = interface::create(&shared.config, &membership.roster, shared.own).await?;
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
         let relay_events = Arc::new(Pending::default());
@@ -129,9 +131,19 @@ impl Running {
             udp,
             handshakes,
             quic: Arc::clone(&quic),
+            stun,
             inbox: Arc::clone(&inbox),
         })
         .map_err(|error| internal(&error))?;
+        let direct = (shared.config.direct && !listens.is_empty()).then(|| {
+            let config = DirectConfig {
+                interface: device.name().to_owned(),
+                sockets: listens,
+                relay: (membership.relay.host().to_owned(), membership.relay.port()),
+                engine: Arc::clone(&inbox),
+            };
+            Direct::start(config, answers, CancellationToken::new())
+        });
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
@@ -157,6 +169,7 @@ impl Running {
             sender,
             relay_events,
             inbox,
+            direct,
             coordinator,
             own: shared.own,
             membership,
@@ -346,6 +359,21 @@ impl Running {
                 }
                 return After::Nothing;
             }
+            NodeEvent::Path { peer, path } => {
+                let peer = self.name(*peer);
+                let path = match path {
+                    Path::Relay(_) => "relay",
+                    Path::Udp(_) => "direct",
+                };
+                tracing::info!(%peer, path, "path changed");
+                shared.notice(NoticeLevel::Info, None, format!("{peer} is reached by the path {path}"));
+            }
+            NodeEvent::Gather => {
+                if let Some(direct) = &self.direct {
+                    direct.gather();
+                }
+                return After::Nothing;
+            }
             NodeEvent::Idle { peer } => {
                 self.connections.idle(*peer);
                 tracing::debug!(peer = %self.name(*peer), "session ended for want of traffic");
@@ -382,6 +410,7 @@ impl Running {
                     retry_in_ms: None,
                 };
                 self.forget_presence();
+                self.engine.send(Command::Relay(true));
                 self.ask();
             }
             RelayEvent::Down { reason, retry_in } => {
@@ -395,6 +424,7 @@ impl Running {
                 self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
                 self.relay.connect_ms = None;
                 self.forget_presence();
+                self.engine.send(Command::Relay(false));
             }
             RelayEvent::Peer { node, present } => {
                 if self.membership.roster.leaf(&node).is_none() {

@@ -38,7 +38,8 @@ impl Place {
             log: String::new(),
             provider: ProviderKind::default(),
             aead: AeadKind::default(),
-            udp_listen: Vec::new(),
+            direct: false,
+            udp_listen: Some(Vec::new()),
             endpoints: BTreeMap::new(),
             hold_until_mixed: true,
         };

@@ -181,6 +181,22 @@ async fn stun_tells_the_mapped_address_and_ignores_the_rest() {
 }
 
 #[tokio::test]
+async fn both_stun_ports_tell_the_same_address_without_a_nat() {
+    let running = Running::start(|_| {});
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let request = BindingRequest { transaction: [8; 12], fingerprint: false };
+    let servers = running.relay.stun_addresses();
+    assert!(servers.len() == 2 && servers[0] != servers[1]);
+    for server in servers {
+        socket.send_to(&request.encode(), server).await.unwrap();
+        let mut answer = [0; 600];
+        let (len, from) = timeout(PATIENCE, socket.recv_from(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(from, *server);
+        assert_eq!(BindingSuccess::parse(&answer[..len]).unwrap().mapped, socket.local_addr().unwrap());
+    }
+}
+
+#[tokio::test]
 async fn health_and_metrics_answer() {
     let running = Running::start(|_| {});
     let address = running.relay.metrics_address().unwrap();

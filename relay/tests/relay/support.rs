@@ -100,7 +100,7 @@ pub(crate) fn config(state_dir: &Path) -> Config {
     let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
     Config {
         listen: vec![any],
-        stun_listen: vec![any],
+        stun_listen: vec![any, any],
         metrics_listen: Some(any),
         state_dir: state_dir.to_owned(),
         ..Config::default()

@@ -1,10 +1,24 @@
-//! Views of IP packets and Ethernet frames, which programs on this host and members send.
+//! Views of IP packets and Ethernet frames, which programs on this host and members send, and what is done to packets
+//! that are too big.
 
-use mesh_packet::{EtherType, Ethernet, IpPacket, IpVersion, MacAddr};
+use std::net::IpAddr;
+
+use mesh_packet::{
+    EtherType, Ethernet, IpPacket, IpVersion, MacAddr, TOO_BIG_LEN, clamp_mss, clamp_mss_partial, fragment,
+    too_big,
+};
+
+/// The least of IPv4, what every IPv4 host takes, the least of IPv6, and an interface of ours.
+const MTUS: [u16; 4] = [68, 576, 1280, 1420];
 
 /// Reads the bytes as a packet and as a frame.
 pub fn packet(data: &[u8]) {
     ip(data);
+    for mtu in MTUS {
+        lowered(data, mtu);
+        answered(data, mtu);
+        cut(data, mtu);
+    }
     ethernet(data);
     if let Ok(text) = std::str::from_utf8(data)
         && let Ok(mac) = text.parse::<MacAddr>()
@@ -25,6 +39,78 @@ fn ip(data: &[u8]) {
         assert!(IpPacket::parse(&data[..cut]).is_err(), "a cut packet is read");
         assert!(packet.trim(&data[..cut]).is_none());
     }
+}
+
+/// Lowering the MSS changes two bytes of it and two of the checksum, by as much, and is done at once.
+fn lowered(data: &[u8], mtu: u16) {
+    let (mut complete, mut partial) = (data.to_vec(), data.to_vec());
+    let changed = clamp_mss(&mut complete, mtu);
+    assert_eq!(clamp_mss_partial(&mut partial, mtu), changed);
+    assert_eq!((complete.len(), changed), (data.len(), partial != data));
+    if changed {
+        let differing = data.iter().zip(&complete).filter(|(old, new)| old != new).count();
+        // Ten options of the kind have room in a header.
+        assert!((1..=2 + 10 * 2).contains(&differing), "{differing} bytes differ");
+        assert!(!clamp_mss(&mut complete.clone(), mtu) && !clamp_mss_partial(&mut partial, mtu));
+        // All headers have an even length, so that the words of the packet are those of the sum.
+        assert_eq!(remainder(&complete), remainder(data), "the checksum does not make up for the option");
+    }
+}
+
+/// An answer is a right ICMP message that quotes the packet and gets no answer.
+fn answered(data: &[u8], mtu: u16) {
+    let mut out = [0; TOO_BIG_LEN];
+    let hosts: [IpAddr; 2] = [[100, 64, 0, 9].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 9].into()];
+    let lengths = hosts.map(|from| too_big(data, mtu, from, &mut out));
+    let Some(from) = hosts.into_iter().zip(lengths).find_map(|(from, len)| len.map(|_| from)) else { return };
+    assert!(lengths.contains(&None), "both versions answer");
+    let len = too_big(data, mtu, from, &mut out).expect("it answered before");
+    let (packet, answer) = (IpPacket::parse(data).expect("it was answered"), &out[..len]);
+    let ip = IpPacket::parse(answer).expect("the answer is a packet");
+    assert_eq!((ip.src, ip.dst, ip.total_len), (from, packet.src, len));
+    assert!(packet.total_len > usize::from(mtu) && len <= if from.is_ipv4() { 576 } else { 1280 });
+    assert!(data.starts_with(&answer[ip.header_len + 8..]), "the quote is not the start of the packet");
+    let pseudo = match ip.version {
+        IpVersion::V4 => {
+            assert_eq!(remainder(&answer[..20]), 0);
+            0
+        }
+        IpVersion::V6 => remainder(&answer[8..40]) + u64::try_from(len - 40).unwrap_or(u64::MAX) + 58,
+    };
+    assert_eq!((pseudo + remainder(&answer[ip.header_len..])) % 65535, 0);
+    for host in hosts {
+        assert_eq!(too_big(answer, 68, host, &mut [0; TOO_BIG_LEN]), None, "an answer is answered");
+    }
+}
+
+/// Fragments are right packets of the size, and their payloads follow each other.
+fn cut(data: &[u8], mtu: u16) {
+    let _ = fragment(data, mtu).map(Iterator::count);
+    let Ok(packet) = IpPacket::parse(data) else { return };
+    let mut mended = data[..packet.total_len].to_vec();
+    if packet.version == IpVersion::V4 {
+        mended[10..12].fill(0);
+        let checksum = u16::try_from((65535 - remainder(&mended[..packet.header_len])) % 65535);
+        mended[10..12].copy_from_slice(&checksum.expect("a remainder is small").to_be_bytes());
+    }
+    let Ok(pieces) = fragment(&mended, mtu) else { return };
+    let (mut payload, mut out) = (Vec::new(), vec![0; usize::from(mtu)]);
+    for piece in pieces {
+        let len = piece.write(&mut out).expect("a fragment fits the MTU");
+        let ip = IpPacket::parse(&out[..len]).expect("a fragment is a packet");
+        assert_eq!((ip.total_len, remainder(&out[..ip.header_len])), (len, 0));
+        let place = |packet: &[u8]| usize::from(u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff) * 8;
+        assert_eq!(place(&out), place(&mended) + payload.len(), "a fragment is out of place");
+        payload.extend_from_slice(&out[ip.header_len..len]);
+    }
+    assert_eq!(payload, mended[packet.header_len..]);
+}
+
+/// The sum of the 16-bit words to one's complement, where 65535 is zero.
+fn remainder(bytes: &[u8]) -> u64 {
+    let words =
+        bytes.chunks(2).map(|word| u64::from(word[0]) * 256 + word.get(1).copied().map_or(0, u64::from));
+    words.sum::<u64>() % 65535
 }
 
 fn ethernet(data: &[u8]) {

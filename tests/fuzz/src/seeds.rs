@@ -376,6 +376,19 @@ fn packet() -> Vec<Vec<u8>> {
     let mut v6 = vec![0x60, 0, 0, 0, 0, 4, 58, 64];
     v6.extend([0xfd; 32]);
     v6.extend(*b"DATA++");
+    // SYNs with an MSS of 1460, at an even and at an odd place, and packets of 700 and 1300 bytes.
+    let tcp = [0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x70, 2, 0, 0, 0, 0, 0, 0];
+    let syn = [&tcp[..], &[1, 2, 4, 5, 180, 1, 2, 0]].concat();
+    let mut syn_v4 = ipv4(0, 1, &[&tcp[..], &[2, 4, 5, 180, 0, 0, 0, 0]].concat());
+    syn_v4[9] = 6;
+    let header_v6 =
+        |next, length: u16| [&[0x60, 0, 0, 0][..], &length.to_be_bytes(), &[next, 64], &[0xfd; 32]].concat();
+    let syn_v6 = [&header_v6(60, 36)[..], &[6, 0, 1, 4, 0, 0, 0, 0], &syn].concat();
+    let large = ipv4(0, 1, &[7; 680]);
+    let mut kept_whole = large.clone();
+    kept_whole[6] = 0x40;
+    let mut options = ipv4(0, 1, &[&[0x82, 5, 1, 1, 1, 7, 3, 4][..], &[7; 680]].concat());
+    options[0] = 0x47;
     let frame = |words: &[u8], payload: &[u8]| [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], words, payload].concat();
     vec![
         frame(&[0x08, 0], &v4),
@@ -384,6 +397,12 @@ fn packet() -> Vec<Vec<u8>> {
         v4,
         v6,
         b"02:00:00:00:00:01".to_vec(),
+        syn_v4,
+        syn_v6,
+        large,
+        kept_whole,
+        options,
+        [header_v6(17, 1300), vec![7; 1300]].concat(),
     ]
 }
 

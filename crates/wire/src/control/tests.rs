@@ -2,12 +2,41 @@ use proptest::prelude::*;
 
 use super::*;
 
+fn candidate(kind: CandidateKind, address: &str) -> Candidate {
+    Candidate { kind, address: address.parse().unwrap() }
+}
+
 fn samples() -> Vec<(Control<'static>, &'static [u8])> {
     vec![
         (Control::Keepalive, &[0]),
         (Control::Ping(1), &[1, 1, 0, 0, 0, 0, 0, 0, 0]),
         (Control::Pong(2), &[2, 2, 0, 0, 0, 0, 0, 0, 0]),
         (Control::Close, &[3]),
+        (
+            Control::Candidates(Candidates {
+                mapping: Mapping::Independent,
+                list: vec![
+                    candidate(CandidateKind::Host, "10.0.0.1:513"),
+                    candidate(CandidateKind::Reflexive, "[2001:db8::2]:4"),
+                ],
+            }),
+            &[
+                4, 2, 2, 1, 4, 10, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 6, 0x20, 1, 0x0d,
+                0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 4, 0,
+            ],
+        ),
+        (
+            Control::PathChallenge(PathChallenge { id: 3, size: 29 }),
+            &[5, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
+        (
+            Control::PathResponse(PathResponse { id: 3, seen: Some("1.2.3.4:5".parse().unwrap()), size: 30 }),
+            &[6, 3, 0, 0, 0, 0, 0, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0],
+        ),
+        (
+            Control::PathResponse(PathResponse { id: 3, seen: None, size: 28 }),
+            &[6, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+        ),
         (Control::EnrolRequest { name: "pi" }, &[0x10, 2, b'p', b'i']),
         (
             Control::EnrolPart { total: 9, offset: 7, bytes: &[5, 6] },
@@ -76,7 +105,9 @@ fn answer_is_read_back() {
 
 #[test]
 fn cut_extended_and_unknown_messages_are_refused() {
-    for (_, bytes) in samples() {
+    let padded =
+        |message: &Control<'_>| matches!(message, Control::PathChallenge(_) | Control::PathResponse(_));
+    for (_, bytes) in samples().into_iter().filter(|(message, _)| !padded(message)) {
         for length in 0..bytes.len() {
             assert!(Control::parse(&bytes[..length]).is_err());
         }
@@ -85,6 +116,49 @@ fn cut_extended_and_unknown_messages_are_refused() {
     }
     assert_eq!(Control::parse(&[0xff]), Err(WireError::Invalid("control type")));
     assert_eq!(Control::parse(&[0x12, 99, 0]), Err(WireError::Invalid("refusal")));
+}
+
+#[test]
+fn probes_have_a_length_between_two_limits_and_zeros_behind() {
+    const { assert!(PATH_CHALLENGE == 28) };
+    for message in [
+        Control::PathChallenge(PathChallenge { id: 1, size: 1000 }),
+        Control::PathResponse(PathResponse { id: 1, seen: None, size: 1000 }),
+    ] {
+        let bytes = message.encode();
+        assert_eq!(bytes.len(), 1000);
+        for length in 0..PATH_CHALLENGE {
+            assert!(Control::parse(&bytes[..length]).is_err());
+        }
+        for at in 28..bytes.len() {
+            let mut wrong = bytes.clone();
+            wrong[at] = 1;
+            assert_eq!(Control::parse(&wrong), Err(WireError::Invalid("padding")));
+        }
+        let longest = [&bytes[..], &vec![0; PROBE - bytes.len()]].concat();
+        assert!(Control::parse(&longest).is_ok());
+        assert_eq!(Control::parse(&[&longest[..], &[0]].concat()), Err(WireError::Invalid("probe length")));
+    }
+}
+
+#[test]
+fn addresses_that_no_peer_has_are_refused() {
+    for bad in ["0.0.0.0:1", "127.0.0.1:1", "224.0.0.1:1", "255.255.255.255:1", "192.0.2.1:0"] {
+        let list = vec![candidate(CandidateKind::Host, bad)];
+        let bytes = Control::Candidates(Candidates { mapping: Mapping::None, list }).encode();
+        assert_eq!(Control::parse(&bytes), Err(WireError::Invalid("address")), "{bad}");
+    }
+    for bad in ["[::]:1", "[::1]:1", "[ff02::1]:1", "[fe80::1]:1", "[::ffff:192.0.2.1]:1"] {
+        let list = vec![candidate(CandidateKind::Host, bad)];
+        let bytes = Control::Candidates(Candidates { mapping: Mapping::None, list }).encode();
+        assert_eq!(Control::parse(&bytes), Err(WireError::Invalid("address")), "{bad}");
+    }
+    let many = vec![candidate(CandidateKind::Host, "192.0.2.1:1"); CANDIDATES + 1];
+    let bytes = Control::Candidates(Candidates { mapping: Mapping::None, list: many }).encode();
+    assert!(matches!(Control::parse(&bytes), Ok(Control::Candidates(read)) if read.list.len() == CANDIDATES));
+    let mut more = bytes;
+    more[2] = 17;
+    assert_eq!(Control::parse(&more), Err(WireError::TooLong("candidates")));
 }
 
 fn messages() -> impl Strategy<Value = Vec<u8>> {

@@ -1,0 +1,108 @@
+//! One address of a peer, and what is known of it.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use mesh_wire::control::{Candidate, CandidateKind};
+
+use super::Size;
+
+/// An address at which a peer may be reached.
+#[derive(Debug)]
+pub(crate) struct Remote {
+    pub(crate) address: SocketAddr,
+    /// What the peer says of it; none where it was only seen there.
+    pub(crate) kind: Option<CandidateKind>,
+    /// Challenges that went there, how many, and the newest that may still be answered.
+    pub(crate) sent: u32,
+    pub(crate) last_sent: Option<Instant>,
+    open: VecDeque<(u64, Instant, Size)>,
+    pub(crate) rtt: Option<Duration>,
+    /// When a challenge was last answered from there.
+    pub(crate) answered: Option<Instant>,
+    /// When one of full size was.
+    pub(crate) proved: Option<Instant>,
+}
+
+/// How good an address is; the smallest is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    /// Within one site before across the internet.
+    far: bool,
+    rtt: Duration,
+}
+
+impl Remote {
+    pub(crate) fn named(candidate: Candidate) -> Self {
+        Self { kind: Some(candidate.kind), ..Self::seen(candidate.address) }
+    }
+
+    pub(crate) fn seen(address: SocketAddr) -> Self {
+        Self {
+            address,
+            kind: None,
+            sent: 0,
+            last_sent: None,
+            open: VecDeque::new(),
+            rtt: None,
+            answered: None,
+            proved: None,
+        }
+    }
+
+    pub(super) fn challenged(&mut self, now: Instant, id: u64, size: Size) {
+        if self.open.len() == OPEN {
+            self.open.pop_front();
+        }
+        self.open.push_back((id, now, size));
+        self.sent = self.sent.saturating_add(1);
+        self.last_sent = Some(now);
+    }
+
+    /// Takes the answer to a challenge; none when it is no such answer.
+    pub(super) fn answer(&mut self, now: Instant, id: u64) -> Option<(Duration, Size)> {
+        let at = self.open.iter().position(|(open, ..)| *open == id)?;
+        let (_, sent, size) = self.open.remove(at)?;
+        let rtt = now.duration_since(sent);
+        // The least of what was seen lately, so that one delay in a queue does not move frames.
+        self.rtt = Some(self.rtt.map_or(rtt, |known| known.min(rtt)));
+        self.answered = Some(now);
+        if size == Size::Full {
+            self.proved = Some(now);
+        }
+        Some((rtt, size))
+    }
+
+    /// What was shown does not count any more.
+    pub(super) fn forget(&mut self) {
+        (self.answered, self.proved, self.rtt) = (None, None, None);
+        self.open.clear();
+    }
+
+    pub(crate) fn rank(&self) -> Rank {
+        Rank { far: !is_private(self.address.ip()), rtt: self.rtt.unwrap_or(Duration::MAX) }
+    }
+}
+
+impl Rank {
+    /// Tells whether a change pays.
+    pub(super) fn is_clearly_better(&self, than: &Self) -> bool {
+        if self.far != than.far {
+            return !self.far;
+        }
+        self.rtt.saturating_add(CLEARLY) < than.rtt && self.rtt.saturating_mul(5) < than.rtt.saturating_mul(4)
+    }
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    }
+}
+
+/// Challenges of one address that may be answered: of a search, or of a second of checks at a long round trip.
+const OPEN: usize = 16;
+/// A way that is shorter by less is not worth a change.
+const CLEARLY: Duration = Duration::from_millis(2);

@@ -1,0 +1,246 @@
+//! The choice of path by itself: proofs, checks, and what a hostile peer can and cannot move.
+
+use mesh_wire::control::{Candidate, CandidateKind};
+
+use super::*;
+
+const PEER: NodeId = NodeId([7; 32]);
+const ALL: Setting = Setting { searches: true, relay: true };
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn said(addresses: &[&str]) -> Candidates {
+    let candidate = |text: &&str| Candidate { kind: CandidateKind::Host, address: address(text) };
+    Candidates { mapping: Mapping::Independent, list: addresses.iter().map(candidate).collect() }
+}
+
+struct Peer {
+    paths: Paths,
+    now: Instant,
+    next: u64,
+}
+
+impl Peer {
+    #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
+    fn new() -> Self {
+        Self { paths: Paths::new(PEER), now: Instant::now(), next: 0 }
+    }
+
+    /// Lets time pass; whoever `answers` says answers its challenges after 10 ms. Returns the longest pause in ms
+    /// between the paths' wish and the end, and every path that was taken.
+    fn pass(&mut self, millis: u64, answers: impl Fn(SocketAddr, Size) -> bool) -> Vec<(u64, Path)> {
+        let begin = self.now;
+        let end = begin + Duration::from_millis(millis);
+        let mut moved = Vec::new();
+        let mut back: Vec<(Instant, SocketAddr, u64)> = Vec::new();
+        let mut steps = 0;
+        loop {
+            let next = self.paths.due().into_iter().chain(back.iter().map(|(at, ..)| *at)).min();
+            let Some(next) = next.filter(|at| *at <= end) else { break };
+            steps += 1;
+            assert!(steps < 10_000, "never at rest");
+            self.now = self.now.max(next);
+            let mut todo = self.paths.timeout(self.now, ALL);
+            let (due, later): (Vec<_>, Vec<_>) = back.into_iter().partition(|(at, ..)| *at <= self.now);
+            back = later;
+            for (_, from, id) in due {
+                self.paths.heard(self.now, Path::Udp(from), ALL);
+                let (rtt, steps) = self.paths.answered_by(self.now, Path::Udp(from), id, ALL);
+                assert_eq!(rtt, Some(Duration::from_millis(10)));
+                todo.extend(steps);
+            }
+            for step in todo {
+                match step {
+                    Step::Challenge(to, size) => {
+                        self.next += 1;
+                        self.paths.challenged(self.now, to, self.next, size);
+                        if answers(to, size) {
+                            back.push((self.now + Duration::from_millis(10), to, self.next));
+                        }
+                    }
+                    Step::Moved => {
+                        let at = u64::try_from((self.now - begin).as_millis()).unwrap();
+                        moved.push((at, self.paths.current()));
+                    }
+                    Step::Tell => {}
+                }
+            }
+        }
+        self.now = end;
+        moved
+    }
+
+    /// Sends a packet every 20 ms.
+    fn send(
+        &mut self,
+        millis: u64,
+        long: bool,
+        answers: impl Fn(SocketAddr, Size) -> bool,
+    ) -> Vec<(u64, Path)> {
+        let mut moved = Vec::new();
+        for at in (0..millis).step_by(20) {
+            self.paths.sends(self.now, long, ALL);
+            moved.extend(self.pass(20, &answers).into_iter().map(|(after, path)| (at + after, path)));
+        }
+        moved
+    }
+
+    fn direct() -> Self {
+        let mut peer = Self::new();
+        peer.paths.sends(peer.now, false, ALL);
+        peer.paths.candidates(peer.now, &said(&["192.0.2.1:1"]), ALL);
+        peer.pass(6000, |_, _| true);
+        assert_eq!(peer.paths.current(), Path::Udp(address("192.0.2.1:1")));
+        peer
+    }
+}
+
+#[test]
+fn path_is_taken_within_two_round_trips_of_its_proof() {
+    let mut peer = Peer::new();
+    assert!(peer.paths.sends(peer.now, false, ALL));
+    assert!(peer.paths.candidates(peer.now, &said(&["192.0.2.1:1", "192.0.2.2:1"]), ALL));
+    let moved = peer.pass(6000, |to, _| to == address("192.0.2.2:1"));
+    assert_eq!(moved, [(20, Path::Udp(address("192.0.2.2:1")))]);
+    assert_eq!(peer.paths.changes(), 1);
+    assert_eq!(peer.paths.due(), None, "nothing goes on without traffic");
+}
+
+#[test]
+fn path_that_carries_only_short_frames_is_not_taken() {
+    let mut peer = Peer::new();
+    peer.paths.sends(peer.now, false, ALL);
+    peer.paths.candidates(peer.now, &said(&["192.0.2.1:1"]), ALL);
+    assert_eq!(peer.pass(60_000, |_, size| size == Size::Short), []);
+    assert_eq!(peer.paths.current(), Path::Relay(PEER));
+}
+
+#[test]
+fn searches_that_find_nothing_grow_rare_and_need_traffic() {
+    let mut peer = Peer::new();
+    let mut sent = Vec::new();
+    peer.paths.candidates(peer.now, &said(&["192.0.2.1:1"]), ALL);
+    for _ in 0..30 {
+        let before = peer.next;
+        peer.send(10_000, false, |_, _| false);
+        sent.push(peer.next - before);
+    }
+    assert!(sent[0] >= 10, "{sent:?}");
+    assert!(sent[10..].iter().sum::<u64>() < 20 * 6, "{sent:?}");
+    let before = peer.next;
+    peer.pass(600_000, |_, _| false);
+    assert!(peer.next - before < 20, "idle peers are silent");
+}
+
+#[test]
+fn dead_path_is_left_within_a_second_of_traffic() {
+    for long in [false, true] {
+        let mut peer = Peer::direct();
+        let moved = peer.send(3000, long, |_, _| true);
+        assert_eq!(moved, [], "a path that answers stays");
+        let moved = peer.send(3000, long, |_, _| false);
+        assert_eq!(moved.len(), 1, "{moved:?}");
+        assert!(moved[0].0 <= 1000 && moved[0].1 == Path::Relay(PEER), "{moved:?}");
+        let moved = peer.send(6000, long, |_, _| true);
+        assert_eq!(moved.len(), 1, "back: {moved:?}");
+        assert!(moved[0].0 <= 5000, "{moved:?}");
+    }
+}
+
+#[test]
+fn path_that_stops_carrying_long_frames_is_left_and_does_not_flap() {
+    let mut peer = Peer::direct();
+    peer.send(3000, true, |_, _| true);
+    // Short frames come back all the time.
+    let mut moved = Vec::new();
+    for at in (0..20_000).step_by(20) {
+        peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
+        peer.paths.sends(peer.now, true, ALL);
+        moved.extend(
+            peer.pass(20, |_, size| size == Size::Short).into_iter().map(|(after, path)| (at + after, path)),
+        );
+    }
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert!(moved[0].0 <= 2000, "{moved:?}");
+}
+
+#[test]
+fn relay_carries_the_same_while_a_path_was_silent_for_long() {
+    let mut peer = Peer::direct();
+    assert_eq!(peer.paths.also(peer.now, ALL), None);
+    peer.pass(20_000, |_, _| true);
+    assert_eq!(peer.paths.also(peer.now, ALL), Some(Path::Relay(PEER)));
+    assert_eq!(peer.paths.also(peer.now, Setting { relay: false, ..ALL }), None);
+    peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
+    assert_eq!(peer.paths.also(peer.now, ALL), None);
+}
+
+#[test]
+fn answer_counts_only_with_its_id_and_from_its_address() {
+    let mut peer = Peer::new();
+    peer.paths.candidates(peer.now, &said(&["192.0.2.1:1", "192.0.2.2:1"]), ALL);
+    peer.paths.challenged(peer.now, address("192.0.2.1:1"), 5, Size::Full);
+    for (from, id) in [("192.0.2.2:1", 5), ("192.0.2.9:1", 5), ("192.0.2.1:1", 6)] {
+        let (rtt, steps) = peer.paths.answered_by(peer.now, Path::Udp(address(from)), id, ALL);
+        assert_eq!((rtt, steps), (None, Vec::new()), "{from} {id}");
+    }
+    let (rtt, _) = peer.paths.answered_by(peer.now, Path::Relay(PEER), 5, ALL);
+    assert_eq!((rtt, peer.paths.current()), (None, Path::Relay(PEER)));
+    let (_, steps) = peer.paths.answered_by(peer.now, Path::Udp(address("192.0.2.1:1")), 5, ALL);
+    assert_eq!(steps, [Step::Moved]);
+}
+
+#[test]
+fn address_that_was_only_seen_is_searched_too() {
+    let mut peer = Peer::new();
+    assert!(peer.paths.heard(peer.now, Path::Udp(address("198.51.100.1:9")), ALL));
+    let moved = peer.pass(1000, |to, _| to == address("198.51.100.1:9"));
+    assert_eq!(moved.len(), 1);
+}
+
+#[test]
+fn addresses_are_bounded_and_the_one_in_use_stays() {
+    let mut peer = Peer::direct();
+    for port in 1..500 {
+        peer.paths.heard(peer.now, Path::Udp((std::net::Ipv4Addr::new(203, 0, 113, 1), port).into()), ALL);
+    }
+    assert_eq!(peer.paths.remotes().len(), REMOTES);
+    assert!(peer.paths.remotes().iter().any(|remote| remote.address == address("192.0.2.1:1")));
+}
+
+#[test]
+fn near_path_is_preferred_and_small_differences_do_not_matter() {
+    let rank = |text, millis| {
+        let mut remote = Remote::seen(address(text));
+        remote.rtt = Some(Duration::from_millis(millis));
+        remote.rank()
+    };
+    assert!(rank("10.0.0.1:1", 9).is_clearly_better(&rank("192.0.2.1:1", 5)));
+    assert!(!rank("192.0.2.1:1", 5).is_clearly_better(&rank("10.0.0.1:1", 9)));
+    assert!(!rank("192.0.2.1:1", 18).is_clearly_better(&rank("192.0.2.2:1", 20)));
+    assert!(rank("192.0.2.1:1", 10).is_clearly_better(&rank("192.0.2.2:1", 20)));
+}
+
+#[test]
+fn handshake_over_the_relay_does_not_take_a_path_that_lives() {
+    let mut peer = Peer::direct();
+    peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
+    peer.paths.shown(peer.now, Path::Relay(PEER));
+    assert_eq!(peer.paths.current(), Path::Udp(address("192.0.2.1:1")));
+    peer.pass(20_000, |_, _| true);
+    peer.paths.shown(peer.now, Path::Relay(PEER));
+    assert_eq!(peer.paths.current(), Path::Relay(PEER));
+}
+
+#[test]
+fn lost_relay_is_replaced_by_a_proved_path() {
+    let mut peer = Peer::direct();
+    peer.paths.move_to(peer.now, Path::Relay(PEER));
+    peer.paths.sends(peer.now, false, Setting { searches: false, relay: true });
+    let moved = peer.paths.relay_lost(peer.now);
+    assert!(moved && matches!(peer.paths.current(), Path::Udp(_)));
+    let mut other = Peer::new();
+    assert!(!other.paths.relay_lost(other.now));
+}

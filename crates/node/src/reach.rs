@@ -1,0 +1,175 @@
+//! Finds paths to peers without the relay: carries out what [`Paths`](crate::paths::Paths) decides.
+
+use std::time::Instant;
+
+use mesh_wire::NodeId;
+use mesh_wire::control::{Candidates, Control, PATH_CHALLENGE, PROBE, PathChallenge, PathResponse};
+
+use crate::node::{Node, NodeEvent, Now, Slot};
+use crate::path::Path;
+use crate::paths::{Setting, Size, Step};
+use crate::tx::TxQueue;
+
+impl Node {
+    /// Takes the addresses at which this node may be reached, found anew. Poll for transmits afterwards.
+    pub fn set_candidates(&mut self, now: Now, candidates: Candidates, tx: &mut TxQueue) {
+        let changed = self.candidates != candidates;
+        self.candidates = candidates;
+        if !changed {
+            return;
+        }
+        for slot in (0..self.peers.len()).map(Slot) {
+            if self.peers[slot.0].paths.searches() {
+                self.tell_candidates(now.instant, slot, tx);
+            }
+        }
+    }
+
+    /// Says whether the relay is connected. Poll for transmits, events and the timeout afterwards.
+    pub fn handle_relay(&mut self, now: Now, connected: bool) {
+        self.relay = connected;
+        if connected {
+            return;
+        }
+        for slot in (0..self.peers.len()).map(Slot) {
+            if self.peers[slot.0].paths.relay_lost(now.instant) {
+                self.moved(slot);
+            }
+        }
+    }
+
+    /// Says that addresses or routes of the machine changed, or that it slept. Poll for transmits, events and the
+    /// timeout afterwards.
+    pub fn handle_network_change(&mut self, now: Now, tx: &mut TxQueue) {
+        for slot in (0..self.peers.len()).map(Slot) {
+            if self.peers[slot.0].sessions.is_empty() {
+                self.peers[slot.0].paths.forget();
+                continue;
+            }
+            let setting = self.setting(slot);
+            if self.peers[slot.0].paths.network_changed(now.instant, setting) {
+                self.paths_timeout(now, slot, tx);
+            }
+        }
+    }
+
+    /// Looks for a path to a peer without the relay at once, whenever the last search was. Poll for transmits, events
+    /// and the timeout afterwards.
+    pub fn search(&mut self, now: Now, peer: NodeId, tx: &mut TxQueue) {
+        let Some(slot) = self.by_id.get(&peer).copied() else { return };
+        let setting = self.setting(slot);
+        if self.peers[slot.0].paths.search(now.instant, setting) {
+            self.paths_timeout(now, slot, tx);
+        }
+    }
+
+    /// What the paths of a peer depend on.
+    pub(crate) fn setting(&self, slot: Slot) -> Setting {
+        let searches = self.config.direct && !self.peers[slot.0].sessions.is_empty();
+        Setting { searches, relay: self.relay && self.peers[slot.0].online != Some(false) }
+    }
+
+    pub(crate) fn paths_timeout(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
+        let setting = self.setting(slot);
+        let steps = self.peers[slot.0].paths.timeout(now.instant, setting);
+        self.carry_out(now.instant, slot, steps, tx);
+        self.arm_paths(slot);
+    }
+
+    /// Sees to it that the paths are looked at when they are due.
+    pub(crate) fn arm_paths(&mut self, slot: Slot) {
+        if let Some(due) = self.peers[slot.0].paths.due() {
+            self.arm(slot, due);
+        }
+    }
+
+    pub(crate) fn handle_candidates(&mut self, now: Now, slot: Slot, mut said: Candidates, tx: &mut TxQueue) {
+        let ours = |address: std::net::SocketAddr| {
+            self.candidates.list.iter().any(|own| own.address.is_ipv4() == address.is_ipv4())
+        };
+        // Frames in frames lead nowhere, and a family that this node has no socket for neither.
+        said.list.retain(|candidate| !self.is_overlay(candidate.address.ip()));
+        if !self.candidates.list.is_empty() {
+            said.list.retain(|candidate| ours(candidate.address));
+        }
+        let setting = self.setting(slot);
+        if self.peers[slot.0].paths.candidates(now.instant, &said, setting) {
+            self.paths_timeout(now, slot, tx);
+        }
+    }
+
+    /// Answers a challenge where it came from.
+    pub(crate) fn handle_challenge(
+        &mut self,
+        now: Now,
+        (slot, index): (Slot, u32),
+        from: Path,
+        challenge: PathChallenge,
+        tx: &mut TxQueue,
+    ) {
+        let seen = match from {
+            Path::Relay(_) => None,
+            Path::Udp(address) => Some(address),
+        };
+        let response = PathResponse { id: challenge.id, seen, size: challenge.size };
+        self.send_control_over(now.instant, slot, index, from, &Control::PathResponse(response), tx);
+    }
+
+    pub(crate) fn handle_path_response(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        from: Path,
+        response: PathResponse,
+        tx: &mut TxQueue,
+    ) {
+        let setting = self.setting(slot);
+        let (rtt, steps) = self.peers[slot.0].paths.answered_by(now.instant, from, response.id, setting);
+        if rtt.is_some() && from == self.peers[slot.0].paths.current() {
+            self.peers[slot.0].rtt = rtt;
+        }
+        self.carry_out(now.instant, slot, steps, tx);
+        self.arm_paths(slot);
+    }
+
+    fn carry_out(&mut self, now: Instant, slot: Slot, steps: Vec<Step>, tx: &mut TxQueue) {
+        for step in steps {
+            match step {
+                Step::Tell => {
+                    self.event(NodeEvent::Gather);
+                    self.tell_candidates(now, slot, tx);
+                }
+                Step::Challenge(address, size) => {
+                    let id = self.random_u64();
+                    let bytes = match size {
+                        Size::Short => PATH_CHALLENGE,
+                        Size::Full => usize::from(self.config.mtu).clamp(PATH_CHALLENGE, PROBE),
+                    };
+                    let bytes = u16::try_from(bytes).expect("9000 at most");
+                    let challenge = Control::PathChallenge(PathChallenge { id, size: bytes });
+                    let Some(at) = self.peers[slot.0].settled() else { continue };
+                    let number = self.peers[slot.0].sessions[at].number.get();
+                    self.peers[slot.0].paths.challenged(now, address, id, size);
+                    self.send_control_over(now, slot, number, Path::Udp(address), &challenge, tx);
+                }
+                Step::Moved => self.moved(slot),
+            }
+        }
+    }
+
+    fn tell_candidates(&mut self, now: Instant, slot: Slot, tx: &mut TxQueue) {
+        if self.candidates.list.is_empty() {
+            return;
+        }
+        let message = Control::Candidates(self.candidates.clone());
+        if self.send_control(now, slot, &message, tx) {
+            self.peers[slot.0].paths.tells(now);
+        }
+    }
+
+    fn moved(&mut self, slot: Slot) {
+        let peer = &self.peers[slot.0];
+        let (peer, path) = (peer.id, peer.paths.current());
+        self.event(NodeEvent::Path { peer, path });
+    }
+}

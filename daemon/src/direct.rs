@@ -1,0 +1,286 @@
+//! Finds out at which addresses this node may be reached without the relay, as long as somebody wants to know.
+//!
+//! In: the node's wish to know ([`Direct::gather`]), STUN answers from the engine, changes of the machine's network. Out:
+//! STUN questions, candidates and news of changes, all through the engine's inbox: the questions have to leave by the
+//! socket that carries everything else, or the answers would be worth nothing.
+//!
+//! Invariants: without a wish nothing is sent; a STUN server is believed in nothing but where it saw this node, and only
+//! peers that answer a sealed challenge from there make an address count.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mesh_net::{Family, HostAddress, Mapping as Seen, NetworkWatch, StunClient, host_addresses};
+use mesh_node::{Path, Transmit};
+use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::engine::{Command, Inbox};
+
+/// STUN answers that wait; further ones are dropped, and the question is repeated.
+const ANSWERS: usize = 64;
+/// The ports at which relays answer STUN: two, so that a mapping that depends on the port shows.
+const STUN_PORTS: [u16; 2] = [3478, 3479];
+/// Addresses of one family of a relay that are asked.
+const SERVERS: usize = 2;
+/// A list of addresses that was made so short a time ago still holds.
+const FRESH: Duration = Duration::from_secs(1);
+/// The name of a relay is looked up within this, or it is not asked.
+const LOOKUP: Duration = Duration::from_secs(2);
+/// After an error of the watch, another one is started.
+const WATCH_AGAIN: Duration = Duration::from_secs(10);
+
+/// A datagram that looks like STUN, and where it came from.
+pub type StunDatagram = (SocketAddr, Box<[u8]>);
+
+/// The hold on the running actor; dropping it ends the actor.
+#[derive(Debug)]
+pub struct Direct {
+    wish: Arc<Notify>,
+    _task: AbortOnDropHandle<()>,
+}
+
+/// What the actor works with.
+#[derive(Debug)]
+pub struct DirectConfig {
+    /// The interface whose addresses do not count.
+    pub interface: String,
+    /// Where the UDP sockets are bound.
+    pub sockets: Vec<SocketAddr>,
+    /// The relay's host and its port for WebSocket.
+    pub relay: (String, u16),
+    /// Where questions and findings go.
+    pub engine: Arc<Inbox>,
+}
+
+impl Direct {
+    /// Makes the queue of STUN answers, which the engine fills.
+    #[must_use]
+    pub fn answers() -> (mpsc::Sender<StunDatagram>, mpsc::Receiver<StunDatagram>) {
+        mpsc::channel(ANSWERS)
+    }
+
+    /// Starts the actor; it ends when `stop` is cancelled.
+    #[must_use]
+    pub fn start(
+        config: DirectConfig,
+        answers: mpsc::Receiver<StunDatagram>,
+        stop: CancellationToken,
+    ) -> Self {
+        let wish = Arc::new(Notify::new());
+        let actor = Actor {
+            config,
+            answers,
+            wish: Arc::clone(&wish),
+            stun: StunClient::new(),
+            hosts: Vec::new(),
+            gathered: None,
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = actor.run() => {}
+            }
+        });
+        Self { wish, _task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Finds the addresses anew.
+    pub fn gather(&self) {
+        self.wish.notify_one();
+    }
+}
+
+struct Actor {
+    config: DirectConfig,
+    answers: mpsc::Receiver<StunDatagram>,
+    wish: Arc<Notify>,
+    stun: StunClient,
+    hosts: Vec<HostAddress>,
+    gathered: Option<Instant>,
+}
+
+impl Actor {
+    async fn run(mut self) {
+        let mut watch = self.watch().await;
+        let mut watch_again = Instant::now() + WATCH_AGAIN;
+        loop {
+            let due = self.stun.poll_timeout().map(Instant::from_std);
+            tokio::select! {
+                biased;
+                Some((from, datagram)) = self.answers.recv() => {
+                    if self.stun.handle_datagram(from, &datagram) {
+                        self.tell();
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.stun.handle_timeout(Instant::now().into_std());
+                    self.ask();
+                }
+                () = self.wish.notified() => {
+                    if self.gathered.is_none_or(|at| at.elapsed() >= FRESH) {
+                        self.gather().await;
+                    }
+                }
+                changed = changed(watch.as_mut()) => match changed {
+                    Ok(()) => {
+                        self.config.engine.command(Command::NetworkChanged);
+                        self.gather().await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "changes of the network are not noticed for a while");
+                        watch = None;
+                        watch_again = Instant::now() + WATCH_AGAIN;
+                    }
+                },
+                () = sleep_until(watch_again), if watch.is_none() => {
+                    watch = self.watch().await;
+                    watch_again = Instant::now() + WATCH_AGAIN;
+                }
+            }
+        }
+    }
+
+    async fn watch(&self) -> Option<NetworkWatch> {
+        NetworkWatch::start(&self.config.interface)
+            .await
+            .inspect_err(|error| tracing::debug!(%error, "changes of the network cannot be noticed"))
+            .ok()
+    }
+
+    /// Lists the machine's addresses, tells them at once, and asks where the relay sees the sockets.
+    async fn gather(&mut self) {
+        self.gathered = Some(Instant::now());
+        match host_addresses(&self.config.interface).await {
+            Ok(hosts) => self.hosts = hosts,
+            Err(error) => tracing::debug!(%error, "the machine's addresses cannot be listed"),
+        }
+        let servers = self.servers().await;
+        self.stun.start(Instant::now().into_std(), &servers, transaction);
+        self.tell();
+        self.ask();
+    }
+
+    async fn servers(&self) -> Vec<SocketAddr> {
+        let (host, port) = &self.config.relay;
+        let looked_up = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.as_str(), *port))).await;
+        let Ok(Ok(found)) = looked_up else { return Vec::new() };
+        let found: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+        let of = |v4: bool| found.iter().filter(move |ip| ip.is_ipv4() == v4).take(SERVERS);
+        let served = |ip: &&IpAddr| self.config.sockets.iter().any(|socket| socket.is_ipv4() == ip.is_ipv4());
+        of(true)
+            .chain(of(false))
+            .filter(served)
+            .flat_map(|ip| STUN_PORTS.map(|port| SocketAddr::new(*ip, port)))
+            .collect()
+    }
+
+    /// Sends the questions that are due.
+    fn ask(&mut self) {
+        while let Some((to, request)) = self.stun.poll_transmit() {
+            let payload = BytesMut::from(&request[..]);
+            self.config.engine.transmit(Transmit { to: Path::Udp(to), payload, segment: None });
+        }
+        while self.stun.poll_event().is_some() {}
+    }
+
+    fn tell(&mut self) {
+        while self.stun.poll_event().is_some() {}
+        let candidates = candidates(&self.config.sockets, &self.hosts, &self.stun);
+        tracing::debug!(?candidates, "addresses of this node");
+        self.config.engine.command(Command::Candidates(candidates));
+    }
+}
+
+/// Puts together what is known: hosts first, then where servers saw the sockets.
+fn candidates(sockets: &[SocketAddr], hosts: &[HostAddress], stun: &StunClient) -> Candidates {
+    let mut list: Vec<Candidate> = Vec::new();
+    let mut put = |kind, address: SocketAddr| {
+        if list.len() < CANDIDATES && list.iter().all(|known| known.address != address) {
+            list.push(Candidate { kind, address });
+        }
+    };
+    let mut mappings = Vec::new();
+    for socket in sockets {
+        let local = |host: &&HostAddress| {
+            host.address.is_ipv4() == socket.is_ipv4()
+                && (socket.ip().is_unspecified() || socket.ip() == host.address)
+        };
+        let own: Vec<SocketAddr> =
+            hosts.iter().filter(local).map(|host| SocketAddr::new(host.address, socket.port())).collect();
+        // One place is kept for what a server sees.
+        for address in own.iter().take(CANDIDATES / 2 - 1) {
+            put(CandidateKind::Host, *address);
+        }
+        let family = Family::of(socket);
+        let seen: Vec<SocketAddr> = stun.reports(family).filter_map(|report| report.mapped).collect();
+        for address in &seen {
+            put(CandidateKind::Reflexive, *address);
+        }
+        if !seen.is_empty() {
+            let open = seen.iter().all(|address| own.contains(address));
+            mappings.push(if open { Mapping::None } else { mapping(stun.mapping(family)) });
+        }
+    }
+    // The harder of the two families is what a peer should know; IPv6 rarely has a NAT at all.
+    Candidates { mapping: mappings.into_iter().max().unwrap_or_default(), list }
+}
+
+fn mapping(seen: Seen) -> Mapping {
+    match seen {
+        Seen::EndpointIndependent | Seen::PortIndependent => Mapping::Independent,
+        Seen::Dependent { .. } => Mapping::Dependent,
+        Seen::Unknown => Mapping::Unknown,
+    }
+}
+
+fn transaction() -> [u8; 12] {
+    let mut id = [0; 12];
+    aws_lc_rs::rand::fill(&mut id).expect("the system's generator, once seeded, does not fail");
+    id
+}
+
+async fn changed(watch: Option<&mut NetworkWatch>) -> io::Result<()> {
+    match watch {
+        Some(watch) => watch.changed().await.map(drop),
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_net::{HostLifetime, HostLink, HostScope};
+
+    use super::*;
+
+    fn host(address: &str) -> HostAddress {
+        HostAddress {
+            address: address.parse().unwrap(),
+            interface: "eth0".into(),
+            scope: HostScope::Private,
+            lifetime: HostLifetime::Stable,
+            link: HostLink::Uplink,
+        }
+    }
+
+    #[test]
+    fn sockets_and_addresses_make_candidates() {
+        let hosts = [host("10.0.0.1"), host("2001:db8::1")];
+        let any: [SocketAddr; 2] = ["0.0.0.0:7".parse().unwrap(), "[::]:8".parse().unwrap()];
+        let found = candidates(&any, &hosts, &StunClient::new());
+        let addresses: Vec<String> = found.list.iter().map(|known| known.address.to_string()).collect();
+        assert_eq!(addresses, ["10.0.0.1:7", "[2001:db8::1]:8"]);
+        assert_eq!(found.mapping, Mapping::Unknown);
+        let one: [SocketAddr; 1] = ["10.0.0.2:7".parse().unwrap()];
+        assert!(candidates(&one, &hosts, &StunClient::new()).list.is_empty());
+        let many: Vec<_> = (1..40).map(|number| host(&format!("10.0.0.{number}"))).collect();
+        assert!(candidates(&any, &many, &StunClient::new()).list.len() < CANDIDATES);
+    }
+}
