@@ -30,8 +30,10 @@ pub struct Pair {
 pub struct Contact {
     /// To the first answer to a ping.
     pub answered: Duration,
-    /// To the moment at which status named the path.
-    pub direct: Duration,
+    /// To the moment at which both ends said that their path is direct, where they did.
+    pub direct: Option<Duration>,
+    /// UDP datagrams that both hosts sent meanwhile, STUN, challenges and frames.
+    pub datagrams: u64,
 }
 
 impl Pair {
@@ -70,20 +72,50 @@ impl Pair {
         })
     }
 
-    /// Pings from the second node to the first until the path between them is direct, and says how long that took.
+    /// Pings from the second node to the first until the path between them is direct, for `limit` at most.
     ///
     /// # Errors
-    /// No ping was answered, or the path is still not direct after `limit`.
-    pub fn meet(&self, limit: Duration) -> Result<Contact> {
-        let [peer, node] = &self.nodes;
+    /// No ping was answered.
+    pub fn contact(&self, limit: Duration) -> Result<Contact> {
+        let before = self.datagrams()?;
         let start = Instant::now();
         let mut pings = self.pings("0.05")?;
         pings.wait_for_log("bytes from", limit)?;
         let answered = start.elapsed();
-        self.wait_for_path("direct", limit.saturating_sub(answered)).with_context(|| {
-            format!("{} and {}; the first ping was answered after {answered:?}", peer.name(), node.name())
+        let direct = wait_until("a direct path or the end", limit + PATIENCE, || {
+            let direct = self.paths()? == ["direct", "direct"];
+            let elapsed = start.elapsed();
+            Ok((direct || elapsed >= limit).then_some(direct.then_some(elapsed)))
         })?;
-        Ok(Contact { answered, direct: start.elapsed() })
+        Ok(Contact { answered, direct, datagrams: self.datagrams()? - before })
+    }
+
+    /// The same, but the path has to become direct; says after what time it was.
+    ///
+    /// # Errors
+    /// No ping was answered, or the path is still not direct after `limit`.
+    pub fn meet(&self, limit: Duration) -> Result<Duration> {
+        let contact = self.contact(limit)?;
+        let [first, second] = &self.nodes;
+        contact.direct.with_context(|| {
+            format!("{} and {} found no direct path in {limit:?}: {contact:?}", first.name(), second.name())
+        })
+    }
+
+    /// UDP datagrams that both hosts have sent.
+    fn datagrams(&self) -> Result<u64> {
+        let mut sum = 0;
+        for node in &self.nodes {
+            let text = node
+                .host()
+                .run("nstat")
+                .args(["-a", "-s", "-z", "UdpOutDatagrams", "Udp6OutDatagrams"])
+                .ok()?;
+            let figures =
+                text.stdout.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+            sum += figures.sum::<u64>();
+        }
+        Ok(sum)
     }
 
     /// Waits until both ends say that their path is of this kind.

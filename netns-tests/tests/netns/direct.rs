@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::{Host, Lab, NatKind, Pair, Refusal, Site, Switch, Translation, Underlay, scenario};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -180,8 +180,9 @@ fn direct(name: &str, one: NatKind, two: NatKind) {
 fn meets(lab: &Lab, public: &Switch<'_>, hosts: [&Host; 2], what: &str) -> Result<Pair> {
     let mut pair = Pair::new(lab, public, hosts)?;
     pair.forget()?;
-    let contact = pair.meet(Duration::from_secs(10))?;
-    println!("{what}: first answer after {:?}, direct after {:?}", contact.answered, contact.direct);
+    let contact = pair.contact(Duration::from_secs(10))?;
+    println!("{what}: {contact:?}");
+    ensure!(contact.direct.is_some(), "{what}: no direct path");
     pair.relay.kill()?;
     pair.every_ping("0.05", 40)?;
     assert_eq!(pair.paths()?, ["direct", "direct"]);

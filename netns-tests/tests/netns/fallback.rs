@@ -86,6 +86,22 @@ fn interface_goes_down_and_up() {
     });
 }
 
+#[test]
+fn daemon_starts_anew_while_its_path_is_direct() {
+    scenario("daemon_starts_anew_while_its_path_is_direct", |lab| {
+        let public = lab.public(Underlay::V4)?;
+        let (mut pair, _sites) = pair(lab, &public, NatKind::PortRestricted, NatKind::None)?;
+        for _ in 0..3 {
+            pair.meet(LIMIT)?;
+            // Its socket has another port from then on, and the peer still sends to the old one.
+            pair.forget()?;
+            let contact = pair.contact(LIMIT)?;
+            assert!(contact.answered <= SOON && contact.direct.is_some(), "{contact:?}");
+        }
+        Ok(())
+    });
+}
+
 /// Data flows again soon, over whatever way; and later directly.
 fn recovers(pair: &Pair, pings: Process, what: &str, limit: Duration) -> Result<()> {
     let start = Instant::now();
