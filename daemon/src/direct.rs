@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mesh_net::{
-    Family, HostAddress, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping, StunClient,
-    host_addresses,
+    Family, HostAddress, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping, RelaySender,
+    StunClient, host_addresses,
 };
 use mesh_node::{Path, Transmit};
 use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping};
@@ -63,6 +63,8 @@ pub struct DirectConfig {
     pub sockets: Vec<SocketAddr>,
     /// The relay's host and its port for WebSocket.
     pub relay: (String, u16),
+    /// Hears of changes of the network, too.
+    pub relay_client: RelaySender,
     /// Whether gateways are asked to keep a port open.
     pub maps_ports: bool,
     /// Where questions and findings go.
@@ -156,6 +158,7 @@ impl Actor {
                         if let Some((mapper, _)) = &self.mapper {
                             mapper.network_changed();
                         }
+                        self.config.relay_client.network_changed();
                         self.config.engine.command(Command::NetworkChanged);
                         self.gather().await;
                     }

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_control::{ApiError, ErrorCode};
-use mesh_net::{PeerInfo, UdpSockets};
+use mesh_net::{PeerInfo, RelaySender, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
 use mesh_session::handshake::Local;
 use mesh_wire::Pin;
@@ -77,7 +77,7 @@ pub(super) fn addresses(
     (interface, membership): (&str, &Membership),
     sockets: Vec<SocketAddr>,
     answers: mpsc::Receiver<StunDatagram>,
-    engine: &Arc<Inbox>,
+    (engine, relay_client): (&Arc<Inbox>, RelaySender),
 ) -> Option<Direct> {
     if !config.direct || sockets.is_empty() {
         return None;
@@ -86,6 +86,7 @@ pub(super) fn addresses(
         interface: interface.to_owned(),
         sockets,
         relay: (membership.relay.host().to_owned(), membership.relay.port()),
+        relay_client,
         maps_ports: config.port_mapping,
         engine: Arc::clone(engine),
     };

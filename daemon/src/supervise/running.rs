@@ -135,7 +135,8 @@ impl Running {
             inbox: Arc::clone(&inbox),
         })
         .map_err(|error| internal(&error))?;
-        let direct = addresses(&shared.config, (device.name(), &membership), listens, answers, &inbox);
+        let known = (&inbox, client.sender());
+        let direct = addresses(&shared.config, (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
