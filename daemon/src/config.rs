@@ -89,6 +89,8 @@ pub struct Config {
     pub aead: AeadKind,
     /// Whether to look for paths to peers without the relay.
     pub direct: bool,
+    /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
+    pub port_mapping: bool,
     /// Where to take datagrams from peers: at most one address per family, an empty list for no UDP; without a list, every
     /// address of the machine and a port that the kernel chooses.
     pub udp_listen: Option<Vec<SocketAddr>>,
@@ -130,6 +132,7 @@ struct File {
     log: Option<String>,
     hold_until_mixed: Option<bool>,
     direct: Option<bool>,
+    port_mapping: Option<bool>,
     udp_listen: Option<udp::Listen>,
     #[serde(default)]
     endpoints: udp::Endpoints,
@@ -180,6 +183,7 @@ impl Config {
             provider: parse("crypto.provider", file.crypto.provider, "aws-lc")?,
             aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
             direct: file.direct.unwrap_or(true),
+            port_mapping: file.port_mapping.unwrap_or(true),
             udp_listen: file.udp_listen.map(|listen| listen.0),
             endpoints: file.endpoints.0,
             hold_until_mixed: file.hold_until_mixed.unwrap_or(true),

@@ -1,10 +1,10 @@
 //! Finds out at which addresses this node may be reached without the relay, as long as somebody wants to know.
 //!
-//! In: the node's wish to know ([`Direct::gather`]), STUN answers from the engine, changes of the machine's network. Out:
-//! STUN questions, candidates and news of changes, all through the engine's inbox: the questions have to leave by the
-//! socket that carries everything else, or the answers would be worth nothing.
+//! In: the node's wish to know ([`Direct::gather`]), STUN answers from the engine, ports that gateways keep open, changes
+//! of the machine's network. Out: STUN questions, candidates and news of changes, all through the engine's inbox: the
+//! questions have to leave by the socket that carries everything else, or the answers would be worth nothing.
 //!
-//! Invariants: without a wish nothing is sent; a STUN server is believed in nothing but where it saw this node, and only
+//! Invariants: before the first wish nothing is sent; a STUN server is believed in nothing but where it saw this node, and only
 //! peers that answer a sealed challenge from there make an address count.
 
 use std::io;
@@ -13,10 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use mesh_net::{Family, HostAddress, Mapping as Seen, NetworkWatch, StunClient, host_addresses};
+use mesh_net::{
+    Family, HostAddress, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping, RelaySender,
+    StunClient, host_addresses,
+};
 use mesh_node::{Path, Transmit};
 use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,6 +32,10 @@ const ANSWERS: usize = 64;
 const STUN_PORTS: [u16; 2] = [3478, 3479];
 /// Addresses of one family of a relay that are asked.
 const SERVERS: usize = 2;
+/// Addresses of the machine that are told of each family, and ports that gateways keep open: room is left for what
+/// servers see.
+const HOSTS: usize = CANDIDATES / 2 - 1 - MAPPED;
+const MAPPED: usize = 2;
 /// A list of addresses that was made so short a time ago still holds.
 const FRESH: Duration = Duration::from_secs(1);
 /// The name of a relay is looked up within this, or it is not asked.
@@ -39,11 +46,12 @@ const WATCH_AGAIN: Duration = Duration::from_secs(10);
 /// A datagram that looks like STUN, and where it came from.
 pub type StunDatagram = (SocketAddr, Box<[u8]>);
 
-/// The hold on the running actor; dropping it ends the actor.
+/// The hold on the running actor; dropping it ends the actor without giving mapped ports back.
 #[derive(Debug)]
 pub struct Direct {
     wish: Arc<Notify>,
-    _task: AbortOnDropHandle<()>,
+    stop: CancellationToken,
+    task: AbortOnDropHandle<()>,
 }
 
 /// What the actor works with.
@@ -55,6 +63,10 @@ pub struct DirectConfig {
     pub sockets: Vec<SocketAddr>,
     /// The relay's host and its port for WebSocket.
     pub relay: (String, u16),
+    /// Hears of changes of the network, too.
+    pub relay_client: RelaySender,
+    /// Whether gateways are asked to keep a port open.
+    pub maps_ports: bool,
     /// Where questions and findings go.
     pub engine: Arc<Inbox>,
 }
@@ -66,30 +78,39 @@ impl Direct {
         mpsc::channel(ANSWERS)
     }
 
-    /// Starts the actor; it ends when `stop` is cancelled.
+    /// Starts the actor.
     #[must_use]
-    pub fn start(
-        config: DirectConfig,
-        answers: mpsc::Receiver<StunDatagram>,
-        stop: CancellationToken,
-    ) -> Self {
-        let wish = Arc::new(Notify::new());
-        let actor = Actor {
+    pub fn start(config: DirectConfig, answers: mpsc::Receiver<StunDatagram>) -> Self {
+        let (wish, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let ended = stop.clone();
+        let mut actor = Actor {
             config,
             answers,
             wish: Arc::clone(&wish),
             stun: StunClient::new(),
             hosts: Vec::new(),
             gathered: None,
+            mapper: None,
         };
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => {}
+                () = ended.cancelled() => {}
                 () = actor.run() => {}
             }
+            if let Some((mapper, _)) = actor.mapper {
+                mapper.stop().await;
+            }
         });
-        Self { wish, _task: AbortOnDropHandle::new(task) }
+        Self { wish, stop, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Ends the actor and gives mapped ports back, within about a second.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if self.task.await.is_err() {
+            tracing::debug!("what finds this node's addresses ended by a panic");
+        }
     }
 
     /// Finds the addresses anew.
@@ -105,14 +126,16 @@ struct Actor {
     stun: StunClient,
     hosts: Vec<HostAddress>,
     gathered: Option<Instant>,
+    mapper: Option<(PortMapper, watch::Receiver<Vec<PortMapping>>)>,
 }
 
 impl Actor {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let mut watch = self.watch().await;
         let mut watch_again = Instant::now() + WATCH_AGAIN;
         loop {
             let due = self.stun.poll_timeout().map(Instant::from_std);
+            let mapped = self.mapper.as_mut().map(|(_, mapped)| mapped);
             tokio::select! {
                 biased;
                 Some((from, datagram)) = self.answers.recv() => {
@@ -129,8 +152,13 @@ impl Actor {
                         self.gather().await;
                     }
                 }
+                () = mapping_changed(mapped) => self.tell(),
                 changed = changed(watch.as_mut()) => match changed {
                     Ok(()) => {
+                        if let Some((mapper, _)) = &self.mapper {
+                            mapper.network_changed();
+                        }
+                        self.config.relay_client.network_changed();
                         self.config.engine.command(Command::NetworkChanged);
                         self.gather().await;
                     }
@@ -158,6 +186,16 @@ impl Actor {
     /// Lists the machine's addresses, tells them at once, and asks where the relay sees the sockets.
     async fn gather(&mut self) {
         self.gathered = Some(Instant::now());
+        if self.config.maps_ports && self.mapper.is_none() {
+            let ports = |v4: bool| {
+                let of = self.config.sockets.iter().filter(|socket| socket.is_ipv4() == v4);
+                of.map(SocketAddr::port).collect()
+            };
+            let lifetime = PortMapper::LIFETIME;
+            let mapper = PortMapper::start(PortMapConfig { ipv4: ports(true), ipv6: ports(false), lifetime });
+            let mapped = mapper.mappings();
+            self.mapper = Some((mapper, mapped));
+        }
         match host_addresses(&self.config.interface).await {
             Ok(hosts) => self.hosts = hosts,
             Err(error) => tracing::debug!(%error, "the machine's addresses cannot be listed"),
@@ -193,14 +231,20 @@ impl Actor {
 
     fn tell(&mut self) {
         while self.stun.poll_event().is_some() {}
-        let candidates = candidates(&self.config.sockets, &self.hosts, &self.stun);
+        let mapped = self.mapper.as_ref().map(|(_, mapped)| mapped.borrow().clone()).unwrap_or_default();
+        let candidates = candidates(&self.config.sockets, &self.hosts, &mapped, &self.stun);
         tracing::debug!(?candidates, "addresses of this node");
         self.config.engine.command(Command::Candidates(candidates));
     }
 }
 
-/// Puts together what is known: hosts first, then where servers saw the sockets.
-fn candidates(sockets: &[SocketAddr], hosts: &[HostAddress], stun: &StunClient) -> Candidates {
+/// Puts together what is known: hosts first, then ports that gateways keep open, then where servers saw the sockets.
+fn candidates(
+    sockets: &[SocketAddr],
+    hosts: &[HostAddress],
+    mapped: &[PortMapping],
+    stun: &StunClient,
+) -> Candidates {
     let mut list: Vec<Candidate> = Vec::new();
     let mut put = |kind, address: SocketAddr| {
         if list.len() < CANDIDATES && list.iter().all(|known| known.address != address) {
@@ -215,9 +259,12 @@ fn candidates(sockets: &[SocketAddr], hosts: &[HostAddress], stun: &StunClient) 
         };
         let own: Vec<SocketAddr> =
             hosts.iter().filter(local).map(|host| SocketAddr::new(host.address, socket.port())).collect();
-        // One place is kept for what a server sees.
-        for address in own.iter().take(CANDIDATES / 2 - 1) {
+        for address in own.iter().take(HOSTS) {
             put(CandidateKind::Host, *address);
+        }
+        let of_family = mapped.iter().filter(|mapping| mapping.external.is_ipv4() == socket.is_ipv4());
+        for mapping in of_family.take(MAPPED) {
+            put(CandidateKind::Mapped, mapping.external);
         }
         let family = Family::of(socket);
         let seen: Vec<SocketAddr> = stun.reports(family).filter_map(|report| report.mapped).collect();
@@ -247,6 +294,17 @@ fn transaction() -> [u8; 12] {
     id
 }
 
+async fn mapping_changed(mapped: Option<&mut watch::Receiver<Vec<PortMapping>>>) {
+    let changed = match mapped {
+        Some(mapped) => mapped.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        // There is no mapper, or it ended, which it does not by itself.
+        std::future::pending().await
+    }
+}
+
 async fn changed(watch: Option<&mut NetworkWatch>) -> io::Result<()> {
     match watch {
         Some(watch) => watch.changed().await.map(drop),
@@ -274,13 +332,13 @@ mod tests {
     fn sockets_and_addresses_make_candidates() {
         let hosts = [host("10.0.0.1"), host("2001:db8::1")];
         let any: [SocketAddr; 2] = ["0.0.0.0:7".parse().unwrap(), "[::]:8".parse().unwrap()];
-        let found = candidates(&any, &hosts, &StunClient::new());
+        let found = candidates(&any, &hosts, &[], &StunClient::new());
         let addresses: Vec<String> = found.list.iter().map(|known| known.address.to_string()).collect();
         assert_eq!(addresses, ["10.0.0.1:7", "[2001:db8::1]:8"]);
         assert_eq!(found.mapping, Mapping::Unknown);
         let one: [SocketAddr; 1] = ["10.0.0.2:7".parse().unwrap()];
-        assert!(candidates(&one, &hosts, &StunClient::new()).list.is_empty());
+        assert!(candidates(&one, &hosts, &[], &StunClient::new()).list.is_empty());
         let many: Vec<_> = (1..40).map(|number| host(&format!("10.0.0.{number}"))).collect();
-        assert!(candidates(&any, &many, &StunClient::new()).list.len() < CANDIDATES);
+        assert!(candidates(&any, &many, &[], &StunClient::new()).list.len() < CANDIDATES);
     }
 }

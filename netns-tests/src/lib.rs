@@ -3,6 +3,7 @@
 //! - [`Lab`] owns namespaces, processes' logs and a scratch directory; dropping it removes all of them, also when a
 //!   test panics. What a killed run left behind is swept, by the process id in the names, when the next one starts.
 //! - [`Host`] is one namespace: it runs commands and holds addresses. [`Switch`] is a bridge that joins hosts.
+//! - [`Site`] is a private network behind a router, or routers, that translate addresses as its [`NatKind`] says.
 //! - [`Process`] is a program in the background, killed by its id when the value is dropped.
 //! - [`Relay`] and [`Daemon`] are the programs under test, with their configuration and state in the scratch directory.
 //! - [`Capture`] is what passed an interface, complete or an error; [`StreamServer`] measures a stream.
@@ -17,6 +18,7 @@ mod keys;
 mod memory;
 mod mesh;
 mod namespace;
+mod nat;
 mod process;
 mod scenario;
 mod switch;
@@ -28,10 +30,11 @@ pub use host::{Host, Output, Run};
 pub use keys::{Entry, KeyLog, Recorded, SecretKind};
 pub use memory::{Hit, Needles, Search};
 pub use mesh::{
-    Daemon, DaemonOptions, Mesh, MeshOptions, Relay, RelayOptions, Status, UDP_PORT, binary, drops,
-    session_with, udp_address, udp_settings,
+    Contact, Daemon, DaemonOptions, Mesh, MeshOptions, Pair, Relay, RelayOptions, Status, UDP_PORT, binary,
+    drops, session_with, udp_address, udp_settings,
 };
 pub use namespace::Lab;
+pub use nat::{Dependence, NatKind, Ports, Refusal, Router, Site, TCP_LIFETIME, Translation};
 pub use process::Process;
 pub use scenario::scenario;
 pub use switch::{Switch, Underlay};

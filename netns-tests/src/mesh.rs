@@ -2,6 +2,7 @@
 
 mod daemon;
 mod direct;
+mod pair;
 mod relay;
 mod status;
 
@@ -17,6 +18,7 @@ use crate::switch::{Switch, Underlay};
 
 pub use daemon::{Daemon, DaemonOptions};
 pub use direct::{UDP_PORT, udp_address, udp_settings};
+pub use pair::{Contact, Pair};
 pub use relay::{Relay, RelayOptions};
 pub use status::{Status, drops, session_with};
 

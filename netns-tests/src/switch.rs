@@ -42,22 +42,57 @@ impl<'lab> Switch<'lab> {
     /// # Errors
     /// `ip` failed, or there are no addresses left.
     pub fn host(&self, name: &str) -> Result<Host> {
+        self.host_with(name, self.underlay).map(|(host, _)| host)
+    }
+
+    /// Makes a host with other addresses than most have; returns it with its port of the bridge as well.
+    ///
+    /// # Errors
+    /// See [`Switch::host`].
+    pub(crate) fn host_with(&self, name: &str, underlay: Underlay) -> Result<(Host, String)> {
         let mut host = self.lab.namespace(name)?;
+        let number = self.plug(&host, "eth0")?;
+        let v4 = Ipv4Addr::new(203, 0, 113, number);
+        let v6 = IpAddr::from(Self::ipv6_beside(v4));
+        let v4 = IpAddr::from(v4);
+        if underlay != Underlay::V6 {
+            host.add_address("eth0", v4, 24)?;
+        }
+        if underlay != Underlay::V4 {
+            host.add_address("eth0", v6, 64)?;
+        }
+        host.set_underlay(if underlay == Underlay::V6 { v6 } else { v4 });
+        Ok((host, format!("p{number}")))
+    }
+
+    /// Plugs a router in as `interface` and gives it the next free IPv4 address.
+    ///
+    /// # Errors
+    /// See [`Switch::host`].
+    pub(crate) fn router(&self, router: &Host, interface: &str) -> Result<Ipv4Addr> {
+        let address = Ipv4Addr::new(203, 0, 113, self.plug(router, interface)?);
+        router.add_address(interface, address.into(), 24)?;
+        Ok(address)
+    }
+
+    /// Joins a host to the bridge; its number is that of the port and the end of its addresses.
+    fn plug(&self, host: &Host, interface: &str) -> Result<u8> {
         let number = self.next.get();
         self.next.set(number.checked_add(1).expect("a test makes fewer than 255 hosts"));
         let port = format!("p{number}");
-        self.lab.cable((&host, "eth0"), (&self.bridge, &port))?;
+        self.lab.cable((host, interface), (&self.bridge, &port))?;
         ip(&["-n", self.bridge.namespace(), "link", "set", &port, "master", "br0"])?;
-        let v4 = IpAddr::from(Ipv4Addr::new(203, 0, 113, number));
-        let v6 = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number)));
-        if self.underlay != Underlay::V6 {
-            host.add_address("eth0", v4, 24)?;
-        }
-        if self.underlay != Underlay::V4 {
-            host.add_address("eth0", v6, 64)?;
-        }
-        host.set_underlay(if self.underlay == Underlay::V6 { v6 } else { v4 });
-        Ok(host)
+        Ok(number)
+    }
+
+    /// The IPv6 address of the host that has this IPv4 address, where hosts have both.
+    pub fn ipv6_beside(address: Ipv4Addr) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(address.octets()[3]))
+    }
+
+    /// The laboratory that it belongs to.
+    pub(crate) fn lab(&self) -> &'lab Lab {
+        self.lab
     }
 
     /// The namespace that holds the bridge, for captures of everything that passes.

@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (near, far) = (arena.host("near")?, arena.host("far")?);
     let relay = start_relay(&relay_host, RELAY_LIMITS)?;
     figures.add("meshrelay RSS without clients", "MiB", None, Some(load::rss_mib(relay.process.pid())?));
-    let daemons = [start_daemon(&near)?, start_daemon(&far)?];
+    let daemons = [start_daemon(&near, false)?, start_daemon(&far, false)?];
     ctl(&near, &["up", "--new", "bench", "--relay", &relay.url, "--name", "near"], None)?;
     let ticket = ctl(&near, &["invite", "--name", "far"], None)?;
     ctl(&far, &["up", "--ticket-file", "-"], Some(&ticket))?;
@@ -231,7 +231,7 @@ fn cost_of_coming_up(near: (&Host, &Process), far: (&Host, &Process), figures: &
 
 /// Joins with a ticket and pings; the time counts from the call of `meshctl up`.
 fn time_to_first_ping(coordinator: &Host, newcomer: &Host, figures: &mut Figures) -> Result<Process> {
-    let daemon = start_daemon(newcomer)?;
+    let daemon = start_daemon(newcomer, false)?;
     let address = overlay_addresses(coordinator)?.0;
     let ticket = ctl(coordinator, &["invite"], None)?;
     let start = Instant::now();

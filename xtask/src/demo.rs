@@ -73,7 +73,7 @@ impl Stage {
         let mut daemons = Vec::new();
         for host in [&laptop, &pi] {
             say::command(&host.name, "meshd --config meshd.toml &");
-            daemons.push(start_daemon(host)?);
+            daemons.push(start_daemon(host, true)?);
         }
         Ok(Self { laptop, pi, relay, daemons, arena })
     }

@@ -36,6 +36,7 @@ pub(crate) const SCENARIOS: &[Need] = &[
     ("sshd", "openssh-server"),
     ("sha256sum", "coreutils"),
     ("chown", "coreutils"),
+    ("miniupnpd", "miniupnpd-nftables"),
 ];
 
 /// What builds the packages and makes the clean system.

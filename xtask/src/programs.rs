@@ -26,7 +26,7 @@ pub(crate) struct Relay {
 pub(crate) fn start_relay(host: &Host, limits: &str) -> Result<Relay> {
     let config_path = host.dir.join("meshrelay.toml");
     let config = format!(
-        "listen = [\"[::]:{RELAY_PORT}\"]\nstun_listen = [\"[::]:3478\"]\nmetrics_listen = \"127.0.0.1:9464\"\nstate_dir = \"{}\"\npublic_host = \"{}\"\n[limits]\n{limits}\n",
+        "listen = [\"[::]:{RELAY_PORT}\"]\nstun_listen = [\"[::]:3478\", \"[::]:3479\"]\nmetrics_listen = \"127.0.0.1:9464\"\nstate_dir = \"{}\"\npublic_host = \"{}\"\n[limits]\n{limits}\n",
         host.dir.join("state").display(),
         host.address,
     );
@@ -45,11 +45,11 @@ pub(crate) fn start_relay(host: &Host, limits: &str) -> Result<Relay> {
     Ok(Relay { process, url: format!("wss://{}:{RELAY_PORT}#{pin}", host.address) })
 }
 
-/// Starts a daemon on a host and waits until its socket answers.
-pub(crate) fn start_daemon(host: &Host) -> Result<Process> {
+/// Starts a daemon on a host, which looks for direct paths or does not, and waits until its socket answers.
+pub(crate) fn start_daemon(host: &Host, direct: bool) -> Result<Process> {
     let config_path = host.dir.join("meshd.toml");
     let config = format!(
-        "interface = \"mesh0\"\nstate_dir = \"{}\"\nsocket = \"{}\"\ngroup = \"root\"\n",
+        "interface = \"mesh0\"\nstate_dir = \"{}\"\nsocket = \"{}\"\ngroup = \"root\"\ndirect = {direct}\n",
         host.dir.join("state").display(),
         host.dir.join("meshd.sock").display()
     );

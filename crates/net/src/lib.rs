@@ -3,7 +3,7 @@
 //! In: frames for other nodes, as bytes that this crate does not read. Out: frames from other nodes and changes of the
 //! connection, told to a [`RelaySink`]. Which peer is reached by which path is decided elsewhere. [`QuicEndpoint`] has
 //! no socket: its datagrams are handed to a [`QuicSink`]. [`StunClient`], [`host_addresses`] and [`NetworkWatch`] find out
-//! under which addresses this node can be reached, and when that may have changed.
+//! under which addresses this node can be reached, and when that may have changed; [`PortMapper`] has gateways open ports.
 //!
 //! Invariants: no certificate is trusted but the pinned one, and its key really signed the TLS handshake; every queue
 //! is bounded; a caller of [`RelaySender`] never waits.
@@ -12,6 +12,7 @@ mod backoff;
 mod dial;
 mod hosts;
 mod netlink;
+mod portmap;
 mod quic;
 mod relay;
 mod stream;
@@ -21,6 +22,7 @@ mod udp;
 mod watch;
 
 pub use hosts::{HostAddress, HostLifetime, HostLink, HostScope, MAX_HOST_ADDRESSES, host_addresses};
+pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
     QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,

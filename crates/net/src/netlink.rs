@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -51,6 +51,11 @@ impl Netlink {
 
     pub(crate) async fn addresses(&self) -> io::Result<Vec<AddressMessage>> {
         self.handle.address().get().execute().try_collect().await.map_err(into_io)
+    }
+
+    /// All routes of one family, in every table.
+    pub(crate) async fn routes(&self, of: RouteMessage) -> io::Result<Vec<RouteMessage>> {
+        self.handle.route().get(of).execute().try_collect().await.map_err(into_io)
     }
 
     /// The interface that packets to `destination` leave by, and the address they carry; `None` without a way there.

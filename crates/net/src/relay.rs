@@ -17,6 +17,7 @@ mod sync;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,7 @@ impl RelayClient {
         let shared = Arc::new(Shared {
             outgoing: Outgoing::new(),
             reconnect: Notify::new(),
+            doubted: AtomicBool::new(false),
             // A guest joins, and others join through the root's mailbox: somebody waits for either.
             demand: Demand::new(config.role != Role::Member, Instant::now()),
             admission: Mutex::new(config.admission.clone()),
@@ -197,6 +199,15 @@ impl RelaySender {
         self.shared.outgoing.change(|queue| queue.put_roster(version, blob));
     }
 
+    /// Says that the machine's network changed: a connection that does not answer within a second is made anew, and a wait
+    /// between two attempts ends.
+    pub fn network_changed(&self) {
+        self.shared.demand.used(Instant::now());
+        self.shared.doubted.store(true, Ordering::Relaxed);
+        self.shared.reconnect.notify_one();
+        self.shared.outgoing.wake();
+    }
+
     /// Returns how many bytes of frames wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -221,6 +232,8 @@ impl fmt::Debug for RelaySender {
 struct Shared {
     outgoing: Outgoing,
     reconnect: Notify,
+    /// The machine's network changed since the link last looked.
+    doubted: AtomicBool,
     demand: Demand,
     admission: Mutex<Vec<u8>>,
 }

@@ -2,6 +2,9 @@
 //! the machine's namespace, so nothing here can touch an interface or a route of the machine.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "netns/portmap.rs"]
+mod portmap;
+
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::{Write, stderr};

@@ -217,6 +217,8 @@ impl Node {
                 let peer = self.peers[slot.0].id;
                 self.forget_session(slot, index);
                 if self.peers[slot.0].sessions.is_empty() {
+                    // Who starts anew listens on another port, and may be somewhere else.
+                    self.peers[slot.0].paths.forget();
                     self.event(NodeEvent::Lost { peer });
                 }
             }

@@ -318,6 +318,11 @@ impl Paths {
         setting.searches && self.is_wanting(now) && self.search_now(now) || direct
     }
 
+    /// The relay is there again: traffic may begin a search at once.
+    pub(crate) fn relay_found(&mut self) {
+        (self.failures, self.next_search, self.told) = (0, None, None);
+    }
+
     /// The relay does not reach the peer any more: the best path without it is taken, if one is proved.
     pub(crate) fn relay_lost(&mut self, now: Instant) -> bool {
         if !matches!(self.current, Path::Relay(_)) {

@@ -29,6 +29,10 @@ impl Node {
     pub fn handle_relay(&mut self, now: Now, connected: bool) {
         self.relay = connected;
         if connected {
+            // The peer may be told of addresses again: a search that failed for want of it need not wait.
+            for peer in &mut self.peers {
+                peer.paths.relay_found();
+            }
             return;
         }
         for slot in (0..self.peers.len()).map(Slot) {

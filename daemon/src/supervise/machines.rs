@@ -4,14 +4,17 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_control::{ApiError, ErrorCode};
-use mesh_net::{PeerInfo, UdpSockets};
+use mesh_net::{PeerInfo, RelaySender, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
 use mesh_session::handshake::Local;
 use mesh_wire::Pin;
 use mesh_wire::roster::Link;
+use tokio::sync::mpsc;
 
 use super::Shared;
 use crate::config::Config;
+use crate::direct::{Direct, DirectConfig, StunDatagram};
+use crate::engine::Inbox;
 use crate::state::Membership;
 use crate::{interface, one_line};
 
@@ -66,6 +69,28 @@ pub(super) fn sockets(config: &Config) -> Result<UdpSockets, ApiError> {
         ApiError::new(ErrorCode::Interface, one_line(&error))
             .with_hint("udp_listen in the configuration names the addresses")
     })
+}
+
+/// Starts to find out at which addresses the node may be reached; none where nobody wants to know or no socket is bound.
+pub(super) fn addresses(
+    config: &Config,
+    (interface, membership): (&str, &Membership),
+    sockets: Vec<SocketAddr>,
+    answers: mpsc::Receiver<StunDatagram>,
+    (engine, relay_client): (&Arc<Inbox>, RelaySender),
+) -> Option<Direct> {
+    if !config.direct || sockets.is_empty() {
+        return None;
+    }
+    let config = DirectConfig {
+        interface: interface.to_owned(),
+        sockets,
+        relay: (membership.relay.host().to_owned(), membership.relay.port()),
+        relay_client,
+        maps_ports: config.port_mapping,
+        engine: Arc::clone(engine),
+    };
+    Some(Direct::start(config, answers))
 }
 
 fn random() -> Random {

@@ -24,12 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::connections::Connections;
-use super::machines::{machines, sockets, this_node};
+use super::machines::{addresses, machines, sockets, this_node};
 use super::pending::Pending;
 use super::proof::Proof;
 use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
-use crate::direct::{Direct, DirectConfig};
+use crate::direct::Direct;
 use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, unix_now};
 use crate::handshakes::Handshakes;
 use crate::state::{Membership, StateDir};
@@ -135,15 +135,8 @@ impl Running {
             inbox: Arc::clone(&inbox),
         })
         .map_err(|error| internal(&error))?;
-        let direct = (shared.config.direct && !listens.is_empty()).then(|| {
-            let config = DirectConfig {
-                interface: device.name().to_owned(),
-                sockets: listens,
-                relay: (membership.relay.host().to_owned(), membership.relay.port()),
-                engine: Arc::clone(&inbox),
-            };
-            Direct::start(config, answers, CancellationToken::new())
-        });
+        let known = (&inbox, client.sender());
+        let direct = addresses(&shared.config, (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
@@ -281,7 +274,12 @@ impl Running {
         if timeout(GOODBYE, done).await.is_err() {
             tracing::debug!("the engine did not say goodbye in time");
         }
-        self.client.stop().await;
+        let mapped = async {
+            if let Some(direct) = self.direct {
+                direct.stop().await;
+            }
+        };
+        tokio::join!(self.client.stop(), mapped);
         drop((self.engine, self.connections));
         if let Some(quic) = Arc::into_inner(self.quic) {
             quic.stop().await;

@@ -39,6 +39,7 @@ impl Place {
             provider: ProviderKind::default(),
             aead: AeadKind::default(),
             direct: false,
+            port_mapping: false,
             udp_listen: Some(Vec::new()),
             endpoints: BTreeMap::new(),
             hold_until_mixed: true,

@@ -20,6 +20,8 @@ use crate::wait::wait_until;
 pub struct DaemonOptions {
     /// Carry Ethernet frames in a network made here; a node that joins does what its network does.
     pub tap: bool,
+    /// Look for paths without the relay.
+    pub direct: bool,
     /// The name of the interface; `mesh0` unless told.
     pub interface: Option<String>,
     /// Further lines of TOML at the top level.
@@ -81,6 +83,9 @@ impl Daemon {
             daemon.socket()
         )?;
         writeln!(config, "group = \"root\"")?;
+        if !options.direct {
+            writeln!(config, "direct = false")?;
+        }
         config.push_str(&options.extra);
         fs::write(daemon.config_path(), config)?;
         Ok(daemon)

@@ -37,6 +37,8 @@ impl Relay {
     pub const PORT: u16 = 8443;
     /// The UDP port that answers STUN.
     pub const STUN_PORT: u16 = 3478;
+    /// Another one, at which a mapping that depends on the port shows.
+    pub const OTHER_STUN_PORT: u16 = 3479;
 
     /// Starts a relay that serves any network.
     ///
@@ -65,9 +67,10 @@ impl Relay {
         let config_path = lab.path(&format!("relay-{serial}/meshrelay.toml"))?;
         let state_dir = lab.path(&format!("relay-{serial}/state"))?;
         let mut config = format!(
-            "listen = [\"[::]:{}\"]\nstun_listen = [\"[::]:{}\"]\nmetrics_listen = \"127.0.0.1:9464\"\nstate_dir = \"{}\"\n",
+            "listen = [\"[::]:{}\"]\nstun_listen = [\"[::]:{}\", \"[::]:{}\"]\nmetrics_listen = \"127.0.0.1:9464\"\nstate_dir = \"{}\"\n",
             Self::PORT,
             Self::STUN_PORT,
+            Self::OTHER_STUN_PORT,
             state_dir.display(),
         );
         config.push_str(&options.extra);
@@ -164,6 +167,11 @@ impl Relay {
         let address = self.host.address();
         let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
         format!("wss://{host}:{}#{pin}", Self::PORT)
+    }
+
+    /// The same by a name that the users have to know.
+    pub fn url_with_name(&self, name: &str) -> String {
+        format!("wss://{name}:{}#{}", Self::PORT, self.pin)
     }
 
     fn command(&self) -> Result<crate::host::Run<'_>> {

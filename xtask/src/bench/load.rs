@@ -18,12 +18,12 @@ use crate::programs::{Relay, ctl, overlay_addresses, start_daemon, status};
 /// Measures a daemon that has sessions with ten peers and nothing to send.
 pub(crate) fn idle_peers(arena: &mut Arena, relay: &Relay, figures: &mut Figures) -> Result<()> {
     let first = arena.host("idle0")?;
-    let mut daemons = vec![start_daemon(&first)?];
+    let mut daemons = vec![start_daemon(&first, false)?];
     ctl(&first, &["up", "--new", "idle", "--relay", &relay.url, "--name", "idle0"], None)?;
     let ticket = ctl(&first, &["invite", "--uses", "10"], None)?;
     for number in 1..=10 {
         let host = arena.host(&format!("idle{number}"))?;
-        daemons.push(start_daemon(&host)?);
+        daemons.push(start_daemon(&host, false)?);
         ctl(&host, &["up", "--ticket-file", "-", "--name", &host.name], Some(&ticket))?;
         let address = overlay_addresses(&host)?.0;
         first.run(&["ping", "-n", "-c", "1", "-W", "5", &address])?;

@@ -20,6 +20,8 @@ pub(super) struct Answers {
     /// When the first frames went out after the last sign of life.
     unanswered: Option<Instant>,
     asked: Option<Instant>,
+    /// There is reason to think that the connection is dead.
+    doubted: bool,
 }
 
 impl Answers {
@@ -28,8 +30,15 @@ impl Answers {
         self.unanswered.get_or_insert(now);
     }
 
+    /// Notes that the machine's network changed: the relay is asked at once, and has less time to answer.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.unanswered = Some(now);
+        (self.asked, self.doubted) = (None, true);
+    }
+
     /// Notes that anything came from the relay.
     pub(super) const fn heard(&mut self) {
+        self.doubted = false;
         self.unanswered = None;
         self.asked = None;
     }
@@ -58,7 +67,8 @@ impl Answers {
     /// Returns when the verdict may change, if nothing is heard until then.
     pub(super) fn due(&self) -> Option<Instant> {
         let since = self.unanswered?;
-        Some(self.asked.map_or(since + UNANSWERED, |asked| asked + ANSWER))
+        let (wait, answer) = if self.doubted { (Duration::ZERO, HURRIED) } else { (UNANSWERED, ANSWER) };
+        Some(self.asked.map_or(since + wait, |asked| asked + answer))
     }
 }
 
@@ -66,6 +76,8 @@ impl Answers {
 const UNANSWERED: Duration = Duration::from_secs(3);
 /// For so long the relay may take to answer: longer than a bad path's round trip and one loss.
 const ANSWER: Duration = Duration::from_secs(2);
+/// The same on a network that just changed, where waiting for a connection of the old one costs more than making another.
+const HURRIED: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -81,6 +93,20 @@ mod tests {
         assert_eq!(answers.check(now + Duration::from_secs(3600)), Verdict::Fine);
         answers.progressed(now);
         assert_eq!(answers.due(), None);
+    }
+
+    #[test]
+    fn relay_is_asked_at_once_when_the_network_changed() {
+        let mut answers = Answers::default();
+        let now = Instant::now();
+        answers.doubt(now);
+        assert_eq!(answers.check(now), Verdict::Ask);
+        assert_eq!(answers.check(now + HURRIED - MOMENT), Verdict::Fine);
+        assert_eq!(answers.check(now + HURRIED), Verdict::Silent);
+        answers.heard();
+        assert_eq!(answers.due(), None);
+        answers.sent(now);
+        assert_eq!(answers.due(), Some(now + UNANSWERED), "as patient as before");
     }
 
     #[test]

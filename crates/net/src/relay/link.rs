@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -251,6 +252,9 @@ impl Link {
 
     /// Sends heartbeats and ends the connection when the relay is silent or takes nothing.
     fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
+        if self.shared.doubted.swap(false, Ordering::Relaxed) {
+            self.answers.doubt(now);
+        }
         if self.blocked.is_some_and(|(since, _)| now.duration_since(since) >= STALL) {
             return Err(RelayError::Stalled);
         }
