@@ -153,10 +153,14 @@ fn unanswered(direct: &DirectStatus) -> Reason {
         || direct.own.iter().any(|own| own.kind == AddressKind::Reflexive);
     let there = direct.peer_mapping != NatMapping::Unknown
         || direct.remotes.iter().any(|remote| remote.kind == AddressKind::Reflexive);
+    // Behind a port that a router keeps open it does not matter how the NAT maps.
+    let open = direct.own.iter().map(|own| own.kind).chain(direct.remotes.iter().map(|remote| remote.kind));
+    let open = open.into_iter().any(|kind| matches!(kind, AddressKind::Mapped | AddressKind::Configured));
     match (direct.own_mapping, direct.peer_mapping) {
-        (NatMapping::Dependent, NatMapping::Dependent) => Reason::BothDependent,
         _ if !here => Reason::BlockedHere,
         _ if !there => Reason::BlockedThere,
+        _ if open => Reason::Unanswered,
+        (NatMapping::Dependent, NatMapping::Dependent) => Reason::BothDependent,
         (NatMapping::Dependent, _) => Reason::DependentHere,
         (_, NatMapping::Dependent) => Reason::DependentThere,
         _ => Reason::Unanswered,
@@ -261,8 +265,12 @@ impl Words<'_> {
                 "set \"mtu = 1280\" in {CONFIG} on both nodes and restart them, or let ICMP \"too big\" and UDP fragments \
                  through the firewalls"
             ),
-            Reason::BothDependent | Reason::DependentHere => self.forward_here(),
-            Reason::DependentThere => self.forward_there(),
+            Reason::BothDependent | Reason::DependentHere => {
+                format!("turn on UPnP or PCP in the router of this node; or {}", self.forward_here())
+            }
+            Reason::DependentThere => {
+                format!("turn on UPnP or PCP in the router of {peer}; or {}", self.forward_there())
+            }
             Reason::BlockedHere => "allow UDP from this machine to the internet".to_owned(),
             Reason::BlockedThere => format!("allow UDP from {peer} to the internet"),
             Reason::Unanswered => {

@@ -8,7 +8,7 @@ use super::*;
 
 #[test]
 fn every_cause_has_its_reason() {
-    let cases: [(Reason, Change); 21] = [
+    let cases: [(Reason, Change); 22] = [
         (Reason::Direct, |status| status.peers[0].path = PathKind::Direct),
         (Reason::RelayDown, |status| {
             status.relay.as_mut().unwrap().state = RelayState::Connecting;
@@ -46,6 +46,11 @@ fn every_cause_has_its_reason() {
         }),
         (Reason::DependentHere, |status| direct(status).own_mapping = NatMapping::Dependent),
         (Reason::DependentThere, |status| direct(status).peer_mapping = NatMapping::Dependent),
+        (Reason::Unanswered, |status| {
+            let direct = direct(status);
+            direct.own_mapping = NatMapping::Dependent;
+            direct.own[0].kind = AddressKind::Mapped;
+        }),
         (Reason::BlockedHere, |status| {
             let direct = direct(status);
             direct.own_mapping = NatMapping::Unknown;
@@ -101,7 +106,7 @@ fn sentence_names_what_is_known() {
     let (_, fix) = words(|status| direct(status).peer_mapping = NatMapping::Dependent);
     assert_eq!(
         fix,
-        "forward UDP port 4000 to pi on its router, set udp_listen = [\"0.0.0.0:4000\", \"[::]:4000\"] there, and \
+        "turn on UPnP or PCP in the router of pi; or forward UDP port 4000 to pi on its router, set udp_listen = [\"0.0.0.0:4000\", \"[::]:4000\"] there, and \
          endpoints.pi = [\"198.51.100.7:4000\"] on this node"
     );
     let (sentence, _) = words(|status| {
