@@ -183,6 +183,7 @@ impl Simulation {
             mtu: 1420,
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
+            direct: false,
             hold_until_mixed: true,
             // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
             timings: Timings {
@@ -349,7 +350,7 @@ impl Simulation {
                     let told = self.quic[at].forget(peer);
                     self.tell(at, peer, told);
                 }
-                NodeEvent::Established { .. } => {}
+                NodeEvent::Established { .. } | NodeEvent::Path { .. } | NodeEvent::Gather => {}
             }
         }
     }

@@ -55,8 +55,8 @@ fn node_moves_to_another_network() {
         pair.meet(LIMIT)?;
         let pings = begin(&pair)?;
         cafe.take(pair.nodes[1].host())?;
-        // Data needs the relay at first, whose connection from the old network is given up once it is silent.
-        recovers(&pair, pings, "another network", RELAY_SILENCE + SOON)
+        // Data needs the relay at first, whose connection from the old network is asked at once and given up.
+        recovers(&pair, pings, "another network", SOON)
     });
 }
 
@@ -144,8 +144,5 @@ fn tell(what: &str, outage: Duration, start: Instant) {
 
 /// Half a second more than what is promised, for a loaded machine.
 const SOON: Duration = Duration::from_millis(2500);
-
-/// How long the node waits for a relay that says nothing.
-const RELAY_SILENCE: Duration = Duration::from_secs(5);
 
 const LIMIT: Duration = Duration::from_secs(15);

@@ -12,6 +12,7 @@ use mesh_node::{
 };
 use mesh_packet::IpPacket;
 use mesh_session::ProviderKind;
+use mesh_wire::control::{Candidate, CandidateKind, Candidates, Mapping};
 use zeroize::Zeroizing;
 
 use crate::input::{Input, edited};
@@ -130,9 +131,20 @@ impl Net {
                 let peer = world().id(to);
                 self.act(who, |node, now, tx| node.handle_quic(now, peer, &payload, payload.len(), tx));
             }
-            _ => match input.u8() % 3 {
+            _ => match input.u8() % 6 {
                 0 => self.restart(who, &world().roster),
                 1 => self.restart(who, &world().older),
+                2 => {
+                    let of = input.below(NODES);
+                    let list = vec![Candidate { kind: CandidateKind::Host, address: address(of) }];
+                    let candidates = Candidates { mapping: Mapping::Independent, list };
+                    self.act(who, |node, now, tx| node.set_candidates(now, candidates, tx));
+                }
+                3 => {
+                    let connected = input.flag();
+                    self.act(who, |node, now, _| node.handle_relay(now, connected));
+                }
+                4 => self.act(who, |node, now, tx| node.handle_network_change(now, tx)),
                 _ => self.act(who, |node, _, tx| node.set_roster(Arc::clone(&world().roster), tx)),
             },
         }
@@ -286,6 +298,7 @@ fn start(member: usize, roster: &Arc<Roster>, kind: Kind, starts: u8) -> Togethe
         mtu: 1420,
         numbers: numbers.clone(),
         endpoints: others.map(named).collect(),
+        direct: kind.udp,
         hold_until_mixed: kind.mixes,
         timings: Timings::default(),
     };

@@ -161,6 +161,7 @@ impl Member {
             mtu: 1420,
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
+            direct: false,
             hold_until_mixed: mixes,
             timings: Timings::default(),
         };
@@ -215,6 +216,8 @@ impl Member {
                 }
                 NodeEvent::Session { .. }
                 | NodeEvent::Pong { .. }
+                | NodeEvent::Path { .. }
+                | NodeEvent::Gather
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}
             }
