@@ -146,10 +146,15 @@ impl Actor {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.stun.handle_timeout(Instant::now().into_std());
                     self.ask();
+                    if self.stun.poll_timeout().is_none() {
+                        self.tell();
+                    }
                 }
                 () = self.wish.notified() => {
                     if self.gathered.is_none_or(|at| at.elapsed() >= FRESH) {
-                        self.gather().await;
+                        // What servers saw a while ago most likely holds; it is not taken back while they are asked.
+                        let first = self.gathered.is_none();
+                        self.gather(first).await;
                     }
                 }
                 () = mapping_changed(mapped) => self.tell(),
@@ -160,7 +165,7 @@ impl Actor {
                         }
                         self.config.relay_client.network_changed();
                         self.config.engine.command(Command::NetworkChanged);
-                        self.gather().await;
+                        self.gather(true).await;
                     }
                     Err(error) => {
                         tracing::debug!(%error, "changes of the network are not noticed for a while");
@@ -183,8 +188,9 @@ impl Actor {
             .ok()
     }
 
-    /// Lists the machine's addresses, tells them at once, and asks where the relay sees the sockets.
-    async fn gather(&mut self) {
+    /// Lists the machine's addresses and asks where the relay sees the sockets; tells the former at once, or all of it
+    /// when the answers come.
+    async fn gather(&mut self, at_once: bool) {
         self.gathered = Some(Instant::now());
         if self.config.maps_ports && self.mapper.is_none() {
             let ports = |v4: bool| {
@@ -202,7 +208,9 @@ impl Actor {
         }
         let servers = self.servers().await;
         self.stun.start(Instant::now().into_std(), &servers, transaction);
-        self.tell();
+        if at_once || servers.is_empty() {
+            self.tell();
+        }
         self.ask();
     }
 

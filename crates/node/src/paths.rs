@@ -128,6 +128,11 @@ impl Paths {
         self.current
     }
 
+    /// The length of the direct path in use.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.remotes.iter().find(|remote| Path::Udp(remote.address) == self.current)?.rtt
+    }
+
     /// How often frames took another path.
     pub(crate) fn changes(&self) -> u64 {
         self.changes

@@ -172,7 +172,9 @@ impl Node {
     }
 
     fn moved(&mut self, slot: Slot) {
-        let peer = &self.peers[slot.0];
+        let peer = &mut self.peers[slot.0];
+        // What was measured belongs to another way.
+        peer.rtt = peer.paths.rtt();
         let (peer, path) = (peer.id, peer.paths.current());
         self.event(NodeEvent::Path { peer, path });
     }
