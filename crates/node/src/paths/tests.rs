@@ -211,6 +211,23 @@ fn addresses_are_bounded_and_the_one_in_use_stays() {
 }
 
 #[test]
+fn peer_that_names_ever_other_addresses_causes_few_challenges() {
+    let mut peer = Peer::new();
+    peer.paths.sends(peer.now, false, ALL);
+    for number in 0..10_000_u32 {
+        let list = (0..16).map(|port| Candidate {
+            kind: CandidateKind::Host,
+            address: (std::net::Ipv4Addr::from_bits(0xc633_6400 | (number % 250)), port + 1).into(),
+        });
+        let said = Candidates { mapping: Mapping::Unknown, list: list.collect() };
+        peer.paths.candidates(peer.now, &said, ALL);
+        peer.paths.heard(peer.now, Path::Udp((std::net::Ipv4Addr::from_bits(number + 1), 9).into()), ALL);
+        peer.pass(1, |_, _| false);
+    }
+    assert!(peer.next <= 3 * u64::from(ROUNDS) * u64::try_from(REMOTES).unwrap(), "{} in 10 s", peer.next);
+}
+
+#[test]
 fn near_path_is_preferred_and_small_differences_do_not_matter() {
     let rank = |text, millis| {
         let mut remote = Remote::seen(address(text));
