@@ -15,6 +15,7 @@
 
 mod inbox;
 mod sync;
+mod ways;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,10 +27,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use mesh_identity::Roster;
-use mesh_net::{QuicEndpoint, RelaySender, SendError, UdpSockets};
-use mesh_node::{
-    Delivery, Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, Transmit, TxQueue,
-};
+use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
+use mesh_node::{Delivery, Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
@@ -41,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 pub use self::inbox::{Datagrams, Frames, Inbox};
+use self::ways::Ways;
 use crate::direct::StunDatagram;
 use crate::handshakes::Handshakes;
 
@@ -218,15 +218,6 @@ struct Worker {
     buffer: Vec<u8>,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
-}
-
-/// The ways out, and what is dropped on them.
-struct Ways {
-    relay: RelaySender,
-    /// Peers that the relay was asked for; the client asks again by itself after a reconnect.
-    bound: BTreeSet<NodeId>,
-    udp: UdpSockets,
-    drops: EngineDrops,
 }
 
 /// A ping that somebody waits for; without an id it waits for a session.
@@ -470,35 +461,6 @@ impl Worker {
 struct Ready {
     udp: bool,
     device: bool,
-}
-
-impl Ways {
-    /// Sends a message on its path; what a way does not take is dropped and counted.
-    fn carry(&mut self, Transmit { to, payload, segment }: Transmit) {
-        match to {
-            Path::Relay(node) => match self.relay(node, payload, segment) {
-                Ok(()) => {}
-                Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
-                Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
-            },
-            Path::Udp(address) => match self.udp.send(address, &payload, segment) {
-                Ok(()) => {}
-                Err(error) => {
-                    self.drops.udp += 1;
-                    tracing::trace!(%error, "a datagram was not sent");
-                }
-            },
-        }
-    }
-
-    /// Sends through the relay; a peer that the relay was not asked for yet is asked for first.
-    fn relay(&mut self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
-        if self.bound.insert(to) && self.relay.bind(to).is_err() {
-            self.bound.remove(&to);
-            return Err(SendError::QueueFull);
-        }
-        self.relay.send(to, payload, segment)
-    }
 }
 
 /// Hands out what came for this node.

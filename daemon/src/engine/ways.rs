@@ -1,0 +1,53 @@
+//! What leaves: through the relay client or the UDP sockets.
+
+use std::collections::BTreeSet;
+
+use bytes::BytesMut;
+use mesh_net::{RelaySender, SendError, UdpSockets};
+use mesh_node::{Path, Transmit};
+use mesh_wire::NodeId;
+
+use super::EngineDrops;
+
+/// The ways out, and what is dropped on them.
+pub(super) struct Ways {
+    pub(super) relay: RelaySender,
+    /// Peers that the relay was asked for; the client asks again by itself after a reconnect.
+    pub(super) bound: BTreeSet<NodeId>,
+    pub(super) udp: UdpSockets,
+    pub(super) drops: EngineDrops,
+}
+
+impl Ways {
+    /// Sends a message on its path; what a way does not take is dropped and counted.
+    pub(super) fn carry(&mut self, Transmit { to, payload, segment }: Transmit) {
+        match to {
+            Path::Relay(node) => match self.through_relay(node, payload, segment) {
+                Ok(()) => {}
+                Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
+                Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
+            },
+            Path::Udp(address) => match self.udp.send(address, &payload, segment) {
+                Ok(()) => {}
+                Err(error) => {
+                    self.drops.udp += 1;
+                    tracing::trace!(%error, "a datagram was not sent");
+                }
+            },
+        }
+    }
+
+    /// Sends through the relay; a peer that the relay was not asked for yet is asked for first.
+    fn through_relay(
+        &mut self,
+        to: NodeId,
+        payload: BytesMut,
+        segment: Option<u16>,
+    ) -> Result<(), SendError> {
+        if self.bound.insert(to) && self.relay.bind(to).is_err() {
+            self.bound.remove(&to);
+            return Err(SendError::QueueFull);
+        }
+        self.relay.send(to, payload, segment)
+    }
+}
