@@ -77,6 +77,8 @@ pub struct Config {
     pub mode: Option<Mode>,
     /// Largest inner packet in bytes.
     pub mtu: u16,
+    /// Whether the kernel may leave checksums and the cutting of long packets to us.
+    pub offload: bool,
     /// Group that may read the socket.
     pub group: String,
     /// User beside root who may change things through the socket.
@@ -127,6 +129,7 @@ struct File {
     interface: Option<String>,
     mode: Option<Mode>,
     mtu: Option<u16>,
+    offload: Option<bool>,
     group: Option<String>,
     operator: Option<String>,
     log: Option<String>,
@@ -177,6 +180,7 @@ impl Config {
             interface: flags.interface.clone().or(file.interface).unwrap_or_else(|| "mesh0".into()),
             mode: file.mode,
             mtu: file.mtu.unwrap_or(DEFAULT_MTU),
+            offload: file.offload.unwrap_or(true),
             group: file.group.unwrap_or_else(|| DEFAULT_GROUP.into()),
             operator: file.operator,
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),

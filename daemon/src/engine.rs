@@ -16,6 +16,7 @@
 mod inbox;
 mod sync;
 mod ways;
+mod writer;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -28,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::BytesMut;
 use mesh_identity::Roster;
 use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
-use mesh_node::{Delivery, Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
+use mesh_node::{Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
@@ -41,6 +42,7 @@ use zeroize::Zeroizing;
 
 pub use self::inbox::{Datagrams, Frames, Inbox};
 use self::ways::Ways;
+use self::writer::{Joining, Writer};
 use crate::direct::StunDatagram;
 use crate::handshakes::Handshakes;
 
@@ -49,8 +51,8 @@ const BATCH: usize = 64;
 /// Bytes of frames taken from the inbox between two looks at the device: about as much as a batch of packets, so that
 /// neither direction starves the other.
 const FRAMES: usize = 128 * 1024;
-/// The device hands out at most this much at once: an IP packet or Ethernet frame.
-const PACKET: usize = 65_536;
+/// The device hands out at most this much at once: an IP packet or Ethernet frame with its header and tags.
+const PACKET: usize = 65_536 + 64;
 /// While this much waits for the relay, the device is not read: 2 ms at 1 Gbit/s.
 const RELAY_BACKLOG: usize = 256 * 1024;
 /// Events that wait for the daemon; one that finds the queue full is lost, as status shows the same.
@@ -163,6 +165,8 @@ impl Engine {
         let wake = Arc::clone(&inbox);
         parts.relay.on_room(move || wake.wake());
         let Parts { node, device, relay, udp, handshakes, quic, stun, inbox: mail } = parts;
+        let offload = device.offload();
+        let joining = Joining { tcp: offload.tcp, udp: offload.udp };
         let worker = Worker {
             node,
             device,
@@ -176,6 +180,7 @@ impl Engine {
             pings: Vec::new(),
             buffer: vec![0; PACKET],
             messages: Vec::new(),
+            joining,
         };
         let thread = thread::Builder::new().name("mesh-engine".into()).spawn(move || worker.run())?;
         Ok((Self { inbox, thread: Some(thread) }, receiver))
@@ -218,6 +223,7 @@ struct Worker {
     buffer: Vec<u8>,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
+    joining: Joining,
 }
 
 /// A ping that somebody waits for; without an id it waits for a session.
@@ -252,7 +258,7 @@ impl Worker {
             self.deliver_late();
         }
         for transmit in mail.transmits {
-            self.ways.carry(transmit);
+            self.ways.carry(transmit, &mut self.tx);
         }
         for batch in mail.frames {
             self.receive(now, Path::Relay(batch.from), batch.payload, batch.segment);
@@ -315,30 +321,28 @@ impl Worker {
     }
 
     fn read_udp(&mut self, now: Now) {
-        let Self { node, device, ways, messages, quic, stun, tx, .. } = self;
+        let Self { node, device, ways, messages, quic, stun, tx, joining, .. } = self;
         let Ways { udp, drops, .. } = ways;
         let received = udp.recv_batch(|from, payload, segment| {
+            let mut writer = Writer::new(device, quic, drops, *joining);
+            let mut unknown = 0;
             for datagram in payload.chunks_mut(segment) {
-                let delivery = match datagram.first() {
-                    Some(&SEALED) => node.handle_frame(now, Path::Udp(from), datagram, tx),
+                match datagram.first() {
+                    Some(&SEALED) => {
+                        if let Some(delivery) = node.handle_frame(now, Path::Udp(from), datagram, tx) {
+                            writer.deliver(delivery);
+                        }
+                    }
                     _ if Handshaker::takes_over_udp(datagram) => {
                         messages.push((Path::Udp(from), Box::from(&*datagram)));
-                        None
                     }
-                    _ if is_stun(datagram) => {
-                        // Who asked repeats what is lost here.
-                        let _ = stun.try_send((from, Box::from(&*datagram)));
-                        None
-                    }
-                    _ => {
-                        drops.unknown_datagram += 1;
-                        None
-                    }
-                };
-                if let Some(delivery) = delivery {
-                    deliver(device, quic, drops, delivery);
+                    // Who asked repeats what is lost here.
+                    _ if is_stun(datagram) => drop(stun.try_send((from, Box::from(&*datagram)))),
+                    _ => unknown += 1,
                 }
             }
+            *joining = writer.finish();
+            drops.unknown_datagram += unknown;
         });
         // A socket that fails now may work at the next turn; what the relay carries goes on meanwhile.
         if let Err(error) = received {
@@ -349,10 +353,17 @@ impl Worker {
 
     fn read_batch(&mut self, now: Now) -> io::Result<()> {
         for _ in 0..BATCH {
-            match self.device.recv(&mut self.buffer) {
-                Ok(length) => self.node.handle_packet(now, &self.buffer[..length], &mut self.tx),
+            match self.device.read(&mut self.buffer) {
+                Ok((length, offload)) => {
+                    self.node.handle_offloaded(now, &self.buffer[..length], &offload, &mut self.tx);
+                    // What is full leaves at once, while it is in the processor's cache.
+                    while let Some(transmit) = self.tx.pop_closed() {
+                        self.ways.carry(transmit, &mut self.tx);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.ways.drops.device += 1,
                 Err(error) => return Err(error),
             }
         }
@@ -361,23 +372,26 @@ impl Worker {
 
     fn receive(&mut self, now: Now, from: Path, mut payload: BytesMut, segment: Option<u16>) {
         let segment = segment.map_or(payload.len(), usize::from).max(1);
+        let mut writer = Writer::new(&self.device, &self.quic, &mut self.ways.drops, self.joining);
         for datagram in payload.chunks_mut(segment) {
             if Handshaker::takes(datagram) {
                 self.messages.push((from, Box::from(&*datagram)));
             } else if let Some(delivery) = self.node.handle_frame(now, from, datagram, &mut self.tx) {
-                deliver(&self.device, &self.quic, &mut self.ways.drops, delivery);
+                writer.deliver(delivery);
             }
         }
+        self.joining = writer.finish();
     }
 
     /// Hands out what had to wait for its keys.
     fn deliver_late(&mut self) {
         while let Some(late) = self.node.poll_late() {
-            let delivery = match &late {
-                LateDelivery::Packet(packet) => Delivery::Packet(packet),
-                LateDelivery::Quic(peer, datagram) => Delivery::Quic(*peer, datagram),
-            };
-            deliver(&self.device, &self.quic, &mut self.ways.drops, delivery);
+            match late {
+                LateDelivery::Packet(packet) => {
+                    Writer::new(&self.device, &self.quic, &mut self.ways.drops, self.joining).packet(&packet);
+                }
+                LateDelivery::Quic(peer, datagram) => self.quic.datagram(peer, &datagram),
+            }
         }
     }
 
@@ -387,7 +401,7 @@ impl Worker {
             self.handshakes.put(self.messages.drain(..), orders);
         }
         while let Some(transmit) = self.tx.pop() {
-            self.ways.carry(transmit);
+            self.ways.carry(transmit, &mut self.tx);
         }
     }
 
@@ -461,18 +475,6 @@ impl Worker {
 struct Ready {
     udp: bool,
     device: bool,
-}
-
-/// Hands out what came for this node.
-fn deliver(device: &DeviceIo, quic: &QuicEndpoint, drops: &mut EngineDrops, delivery: Delivery<'_>) {
-    match delivery {
-        Delivery::Packet(packet) => {
-            if device.send(packet).is_err() {
-                drops.device += 1;
-            }
-        }
-        Delivery::Quic(peer, datagram) => quic.datagram(peer, datagram),
-    }
 }
 
 /// One UDP socket for each family.

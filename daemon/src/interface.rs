@@ -3,8 +3,9 @@
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_control::{ApiError, ErrorCode};
 use mesh_identity::Roster;
-use mesh_node::mac_of;
-use mesh_tun::{Device, DeviceConfig, local_routes, overlapping};
+use mesh_node::{BATCH, mac_of};
+use mesh_session::Session;
+use mesh_tun::{Bounds, Device, DeviceConfig, local_routes, overlapping};
 use mesh_wire::NodeId;
 use mesh_wire::roster::{Leaf, Link, RosterSettings};
 
@@ -23,6 +24,8 @@ pub async fn check_possible(config: &Config, link: Link) -> Result<(), ApiError>
         mtu: config.mtu,
         mac: None,
         addresses: Vec::new(),
+        offload: config.offload,
+        bounds: None,
         routes: Vec::new(),
     };
     let device = Device::create(&wanted).await.map_err(|error| failed(&error))?;
@@ -94,9 +97,20 @@ fn device_config(config: &Config, settings: &RosterSettings, leaf: &Leaf) -> Dev
         mtu: mtu(config, settings),
         mac: tap.then(|| mac_of(leaf.node_id)),
         addresses: vec![ipv4.into(), ipv6.into()],
+        offload: config.offload,
+        bounds: config.offload.then(|| bounds(mtu(config, settings))),
         routes: Vec::new(),
     }
 }
+
+/// As many segments in a packet of the device as leave in one message, so that none leaves in two.
+fn bounds(mtu: u16) -> Bounds {
+    let frame = Session::frame_len(usize::from(mtu));
+    Bounds { segments: u32::try_from(BATCH / frame).unwrap_or(1), queue: DEVICE_QUEUE }
+}
+
+/// Packets in the kernel's queue of the device. Each may be of 64 KiB, so that a longer queue is a long wait.
+const DEVICE_QUEUE: u32 = 500;
 
 const fn mode(link: Link) -> mesh_tun::Mode {
     match link {

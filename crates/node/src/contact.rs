@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use mesh_packet::Offload;
 use mesh_wire::NodeId;
 use mesh_wire::control::Control;
 
@@ -127,7 +128,7 @@ impl Node {
     pub(crate) fn flush_queue(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
         while self.data_session(now.instant, slot).is_some() {
             let Some(packet) = self.peers[slot.0].queue.pop() else { return };
-            self.send_packet(now, slot, &packet, tx);
+            self.send_packet(now, slot, &packet, &Offload::NONE, tx);
         }
     }
 

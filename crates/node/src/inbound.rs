@@ -10,6 +10,7 @@ use mesh_wire::roster::ula;
 
 use crate::counters::DropReason;
 use crate::node::{Delivery, LateDelivery, Link, Node, NodeEvent, Now, Slot};
+use crate::offload::complete;
 use crate::path::Path;
 use crate::segment::claimed_addresses;
 use crate::timers::KEEPALIVE_AFTER;
@@ -36,6 +37,20 @@ impl From<DropReason> for Unopened {
     }
 }
 
+impl LateDelivery {
+    /// Copies what came; a packet with a partial checksum gets a complete one, or is dropped where it can have none.
+    #[must_use]
+    pub fn of(delivery: Delivery<'_>) -> Option<Self> {
+        match delivery {
+            Delivery::Packet(packet) => Some(Self::Packet(packet.to_vec())),
+            Delivery::Partial { network, packet, .. } => {
+                complete(packet, Some(network)).then(|| Self::Packet(packet.to_vec()))
+            }
+            Delivery::Quic(peer, datagram) => Some(Self::Quic(peer, datagram.to_vec())),
+        }
+    }
+}
+
 impl Node {
     /// Takes one sealed frame that came over a path and returns what it brings, if that is not for the node itself. Poll for transmits,
     /// orders, events and the timeout afterwards.
@@ -59,12 +74,8 @@ impl Node {
     /// Takes the frames that came before the session with this number.
     pub(crate) fn replay_early(&mut self, now: Now, number: u32, tx: &mut TxQueue) {
         for (path, mut frame) in self.early.take(number) {
-            let late = match self.handle_frame(now, path, &mut frame, tx) {
-                Some(Delivery::Packet(packet)) => LateDelivery::Packet(packet.to_vec()),
-                Some(Delivery::Quic(peer, datagram)) => LateDelivery::Quic(peer, datagram.to_vec()),
-                None => continue,
-            };
-            self.late.push_back(late);
+            let late = self.handle_frame(now, path, &mut frame, tx).and_then(LateDelivery::of);
+            self.late.extend(late);
         }
     }
 
@@ -75,7 +86,7 @@ impl Node {
         path: Path,
         frame: &'a mut [u8],
         tx: &mut TxQueue,
-    ) -> Result<(Sender, PayloadKind, &'a [u8]), Unopened> {
+    ) -> Result<(Sender, PayloadKind, &'a mut [u8]), Unopened> {
         let header = FrameHeader::parse(frame).map_err(|_| DropReason::Malformed)?;
         let Some(slot) = self.owners.get(header.receiver) else {
             return Err(self.not_yet(now, header.receiver, path, frame));
@@ -128,60 +139,63 @@ impl Node {
         now: Now,
         from: Sender,
         kind: PayloadKind,
-        payload: &'a [u8],
+        payload: &'a mut [u8],
         tx: &mut TxQueue,
     ) -> Option<Delivery<'a>> {
+        use PayloadKind as Kind;
         let slot = from.slot;
-        let packet = match (kind, self.config.link) {
-            (PayloadKind::Control, _) => {
+        let checked = match (kind, self.config.link) {
+            (Kind::Control, _) => {
                 self.handle_control(now, from, payload, tx);
                 return None;
             }
-            (PayloadKind::Quic, _) => return Some(Delivery::Quic(self.peers[slot.0].id, payload)),
-            (PayloadKind::Ip, Link::Ip) => self.check_packet(slot, payload),
-            (PayloadKind::Ethernet, Link::Ethernet) => self.check_ethernet(now, slot, payload),
-            (PayloadKind::Ip | PayloadKind::Ethernet, Link::Ip | Link::Ethernet) => {
-                Err(DropReason::WrongLink)
+            (Kind::Quic, _) => return Some(Delivery::Quic(self.peers[slot.0].id, payload)),
+            (Kind::Ip | Kind::IpPartial | Kind::IpContinued, Link::Ip) => self.check_packet(slot, payload),
+            (Kind::Ethernet | Kind::EthernetPartial | Kind::EthernetContinued, Link::Ethernet) => {
+                self.check_ethernet(now, slot, payload)
             }
+            _ => Err(DropReason::WrongLink),
         };
-        match packet {
-            Ok(packet) => {
-                let peer = &mut self.peers[slot.0];
-                peer.traffic.rx_packets += 1;
-                peer.traffic.rx_bytes += u64::try_from(packet.len()).unwrap_or(0);
-                if peer.silent_since.is_none() {
-                    peer.silent_since = Some(now.instant);
-                    self.arm(slot, now.instant + KEEPALIVE_AFTER);
-                }
-                let setting = self.setting(slot);
-                if self.peers[slot.0].paths.receives(now.instant, setting) {
-                    self.arm_paths(slot);
-                }
-                Some(Delivery::Packet(packet))
-            }
+        let length = match checked {
+            Ok(length) => length,
             Err(reason) => {
                 self.counters.count(reason);
-                None
+                return None;
             }
+        };
+        let peer = &mut self.peers[slot.0];
+        peer.traffic.rx_packets += 1;
+        peer.traffic.rx_bytes += u64::try_from(length).unwrap_or(0);
+        if peer.silent_since.is_none() {
+            peer.silent_since = Some(now.instant);
+            self.arm(slot, now.instant + KEEPALIVE_AFTER);
         }
+        let setting = self.setting(slot);
+        if self.peers[slot.0].paths.receives(now.instant, setting) {
+            self.arm_paths(slot);
+        }
+        let continued = matches!(kind, Kind::IpContinued | Kind::EthernetContinued);
+        if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {
+            return Some(Delivery::Packet(&payload[..length]));
+        }
+        let Some(network) = self.network_offset(payload) else {
+            self.counters.count(DropReason::Malformed);
+            return None;
+        };
+        Some(Delivery::Partial { network, packet: &mut payload[..length], continued })
     }
 
-    /// Trims the padding off and checks that the source is one of the sender's addresses.
-    fn check_packet<'a>(&self, slot: Slot, payload: &'a [u8]) -> Result<&'a [u8], DropReason> {
+    /// Checks that the source is one of the sender's addresses and returns the length without padding.
+    fn check_packet(&self, slot: Slot, payload: &[u8]) -> Result<usize, DropReason> {
         let header = IpPacket::parse(payload).map_err(|_| DropReason::Malformed)?;
         if self.routes.lookup(header.src) != Some(slot) {
             return Err(DropReason::SourceNotAllowed);
         }
-        header.trim(payload).ok_or(DropReason::Malformed)
+        Ok(header.total_len)
     }
 
     /// Learns the station and checks that no overlay address of another member is claimed.
-    fn check_ethernet<'a>(
-        &mut self,
-        now: Now,
-        slot: Slot,
-        payload: &'a [u8],
-    ) -> Result<&'a [u8], DropReason> {
+    fn check_ethernet(&mut self, now: Now, slot: Slot, payload: &[u8]) -> Result<usize, DropReason> {
         let frame = Ethernet::parse(payload).map_err(|_| DropReason::Malformed)?;
         for address in claimed_addresses(&frame)?.into_iter().flatten() {
             if self.is_overlay(address) && self.routes.lookup(address) != Some(slot) {
@@ -189,7 +203,7 @@ impl Node {
             }
         }
         self.segment.incoming(now.instant, slot, &frame)?;
-        Ok(payload)
+        Ok(payload.len())
     }
 
     pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {

@@ -15,6 +15,7 @@ use mesh_wire::{NetId, NodeId};
 use crate::counters::Counters;
 use crate::early::Early;
 use crate::index::{Numbers, Owners};
+use crate::offload::Succession;
 use crate::order::Order;
 use crate::path::Path;
 use crate::peer::Peer;
@@ -127,6 +128,15 @@ pub enum NodeEvent {
 pub enum Delivery<'a> {
     /// A packet for the device.
     Packet(&'a [u8]),
+    /// A packet for the device whose transport checksum covers the pseudo header only.
+    Partial {
+        /// Where the IP header begins.
+        network: usize,
+        /// The packet; padding may follow it.
+        packet: &'a mut [u8],
+        /// The sender says that it may be joined to the packet before it.
+        continued: bool,
+    },
     /// A QUIC datagram of a peer.
     Quic(NodeId, &'a [u8]),
 }
@@ -151,6 +161,7 @@ pub struct Node {
     pub(crate) peers: Vec<Peer>,
     pub(crate) by_id: BTreeMap<NodeId, Slot>,
     pub(crate) routes: Routes,
+    pub(crate) succession: Succession,
     pub(crate) segment: Segment,
     pub(crate) owners: Owners,
     pub(crate) early: Early,
@@ -176,6 +187,7 @@ impl Node {
             peers: Vec::new(),
             by_id: BTreeMap::new(),
             routes: Routes::default(),
+            succession: Succession::default(),
             segment: Segment::default(),
             owners: Owners::default(),
             early: Early::default(),

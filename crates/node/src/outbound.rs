@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use mesh_packet::{Ethernet, IpPacket};
+use mesh_packet::{Ethernet, IpPacket, Offload};
 use mesh_session::Session;
 use mesh_wire::NodeId;
 use mesh_wire::control::Control;
@@ -11,20 +11,33 @@ use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 use crate::contact::MIX_PATIENCE;
 use crate::counters::DropReason;
 use crate::node::{Link, Node, Now, Slot};
+use crate::offload::for_each_whole;
 use crate::path::Path;
 use crate::segment::{Target, receiver};
 use crate::tx::TxQueue;
 
-/// IP packets are padded to a multiple of this, so that a frame's size tells less.
-const PAD: usize = 16;
 /// Packets beyond this may meet a path that only carries shorter ones: what every IPv6 network carries is below it.
 const LONG: usize = 1200;
 /// The lane of a single worker over the relay.
 const LANE: u16 = 0;
 
+/// Where a frame goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Way {
+    pub(crate) path: Path,
+    pub(crate) also: Option<Path>,
+}
+
 impl Node {
-    /// Sends a packet from the device. Poll for transmits, events and the timeout afterwards.
+    /// Sends a packet from the device for which nothing is left to be done. Poll for transmits, events and the timeout
+    /// afterwards.
     pub fn handle_packet(&mut self, now: Now, packet: &[u8], tx: &mut TxQueue) {
+        self.handle_offloaded(now, packet, &Offload::NONE, tx);
+    }
+
+    /// Sends a packet from a device with offload, of which several frames may become. Poll for transmits, events and the
+    /// timeout afterwards.
+    pub fn handle_offloaded(&mut self, now: Now, packet: &[u8], offload: &Offload, tx: &mut TxQueue) {
         match self.config.link {
             Link::Ip => {
                 let Ok(header) = IpPacket::parse(packet) else {
@@ -33,7 +46,7 @@ impl Node {
                 let Some(slot) = self.routes.lookup(header.dst) else {
                     return self.counters.count(DropReason::NoRoute);
                 };
-                self.send_packet(now, slot, &packet[..header.total_len.min(packet.len())], tx);
+                self.send_packet(now, slot, &packet[..header.total_len.min(packet.len())], offload, tx);
             }
             Link::Ethernet => {
                 let Ok(frame) = Ethernet::parse(packet) else {
@@ -41,15 +54,15 @@ impl Node {
                 };
                 // A member's overlay address names its node, whatever hardware address the frame is for.
                 if let Some(slot) = receiver(&frame).and_then(|address| self.routes.lookup(address)) {
-                    return self.send_packet(now, slot, packet, tx);
+                    return self.send_packet(now, slot, packet, offload, tx);
                 }
                 match self.segment.outgoing(now.instant, &frame) {
-                    Ok(Target::One(slot)) => self.send_packet(now, slot, packet, tx),
+                    Ok(Target::One(slot)) => self.send_packet(now, slot, packet, offload, tx),
                     Ok(Target::All) => {
                         for slot in (0..self.peers.len()).map(Slot) {
                             // What is for everybody does not wait for those who are away.
                             if self.peers[slot.0].is_reachable() {
-                                self.send_packet(now, slot, packet, tx);
+                                self.send_packet(now, slot, packet, offload, tx);
                             }
                         }
                     }
@@ -60,29 +73,36 @@ impl Node {
     }
 
     /// Seals a packet for a peer, or queues it and dials.
-    pub(crate) fn send_packet(&mut self, now: Now, slot: Slot, packet: &[u8], tx: &mut TxQueue) {
+    pub(crate) fn send_packet(
+        &mut self,
+        now: Now,
+        slot: Slot,
+        packet: &[u8],
+        offload: &Offload,
+        tx: &mut TxQueue,
+    ) {
         let Some(at) = self.data_session(now.instant, slot) else {
-            return self.queue_packet(now, slot, packet);
+            return self.queue_packet(now, slot, packet, offload);
         };
-        let (kind, padded) = match self.config.link {
-            Link::Ip => (PayloadKind::Ip, padded_len(packet.len(), usize::from(self.config.mtu))),
-            Link::Ethernet => (PayloadKind::Ethernet, packet.len()),
-        };
-        if !self.seal(now.instant, slot, at, (kind, packet, padded), tx) {
-            if !self.peers[slot.0].dialling {
-                self.dial(slot);
+        let sealed = self.seal_packet(now.instant, slot, at, (packet, offload), tx);
+        let sealed = match sealed {
+            Ok(sealed) => sealed,
+            Err(reason) => {
+                if reason == DropReason::KeyExhausted && !self.peers[slot.0].dialling {
+                    self.dial(slot);
+                }
+                return self.counters.count(reason);
             }
-            return self.counters.count(DropReason::KeyExhausted);
-        }
+        };
         let peer = &mut self.peers[slot.0];
-        peer.traffic.tx_packets += 1;
+        peer.traffic.tx_packets += sealed.frames;
         peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
         let arm = peer.unanswered_since.is_none();
         peer.unanswered_since.get_or_insert(now.instant);
         if arm {
             self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
         }
-        let (setting, long) = (self.setting(slot), padded > LONG);
+        let (setting, long) = (self.setting(slot), sealed.longest > LONG);
         if self.peers[slot.0].paths.sends(now.instant, long, setting) {
             self.arm_paths(slot);
         }
@@ -113,7 +133,16 @@ impl Node {
     ) -> bool {
         let Some(at) = self.peers[slot.0].position(number) else { return false };
         let bytes = message.encode();
-        self.seal(now, slot, at, (PayloadKind::Control, &bytes, bytes.len()), tx)
+        let way = self.way(now, slot);
+        self.seal(
+            now,
+            slot,
+            at,
+            way,
+            (PayloadKind::Control, bytes.len()),
+            |out| out.copy_from_slice(&bytes),
+            tx,
+        )
     }
 
     /// The same over a path that need not be the one in use.
@@ -128,7 +157,16 @@ impl Node {
     ) -> bool {
         let Some(at) = self.peers[slot.0].position(number) else { return false };
         let bytes = message.encode();
-        self.seal_over(now, slot, at, path, (PayloadKind::Control, &bytes, bytes.len()), tx)
+        let way = Way { path, also: None };
+        self.seal(
+            now,
+            slot,
+            at,
+            way,
+            (PayloadKind::Control, bytes.len()),
+            |out| out.copy_from_slice(&bytes),
+            tx,
+        )
     }
 
     /// Sends QUIC datagrams to a peer, each of `segment` bytes but the last; without a session they are dropped, and
@@ -136,62 +174,64 @@ impl Node {
     pub fn handle_quic(&mut self, now: Now, peer: NodeId, payload: &[u8], segment: usize, tx: &mut TxQueue) {
         let at = self.by_id.get(&peer).and_then(|slot| Some((*slot, self.peers[slot.0].settled()?)));
         let Some((slot, at)) = at else { return self.counters.count(DropReason::NoSession) };
+        let way = self.way(now.instant, slot);
         for datagram in payload.chunks(segment.max(1)) {
-            if !self.seal(now.instant, slot, at, (PayloadKind::Quic, datagram, datagram.len()), tx) {
+            let kind = (PayloadKind::Quic, datagram.len());
+            if !self.seal(now.instant, slot, at, way, kind, |out| out.copy_from_slice(datagram), tx) {
                 self.counters.count(DropReason::KeyExhausted);
             }
         }
     }
 
-    /// Seals for the path in use; while it is unsure that this still leads to the peer, for the relay, too.
-    fn seal(
-        &mut self,
-        now: Instant,
-        slot: Slot,
-        at: usize,
-        (kind, payload, padded): (PayloadKind, &[u8], usize),
-        tx: &mut TxQueue,
-    ) -> bool {
-        let (path, also) =
-            (self.peers[slot.0].paths.current(), self.peers[slot.0].paths.also(now, self.setting(slot)));
-        let sealed = self.seal_over(now, slot, at, path, (kind, payload, padded), tx);
-        if sealed && let Some(also) = also {
-            tx.repeat(path, also, Session::frame_len(padded));
-        }
-        sealed
+    /// The path in use; while it is unsure that this still leads to the peer, the relay, too.
+    pub(crate) fn way(&self, now: Instant, slot: Slot) -> Way {
+        let paths = &self.peers[slot.0].paths;
+        Way { path: paths.current(), also: paths.also(now, self.setting(slot)) }
     }
 
-    fn seal_over(
+    /// Seals one frame, whose payload of `length` zero bytes `fill` fills; false when the key is used up.
+    #[expect(clippy::too_many_arguments, reason = "what is sealed, under what, for where")]
+    pub(crate) fn seal(
         &mut self,
         now: Instant,
         slot: Slot,
         at: usize,
-        path: Path,
-        (kind, payload, padded): (PayloadKind, &[u8], usize),
+        way: Way,
+        (kind, length): (PayloadKind, usize),
+        fill: impl FnOnce(&mut [u8]),
         tx: &mut TxQueue,
     ) -> bool {
         let peer = &mut self.peers[slot.0];
-        let length = Session::frame_len(padded);
-        let frame = tx.frame(path, length);
-        frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + payload.len()].copy_from_slice(payload);
+        let sealed = Session::frame_len(length);
+        let frame = tx.frame(way.path, sealed);
+        fill(&mut frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + length]);
         let live = &mut peer.sessions[at];
         if live.session.seal(LANE, kind, frame).is_err() {
-            tx.cancel(path, length);
+            tx.cancel(way.path, sealed);
             return false;
         }
         live.last_used = now;
         peer.silent_since = None;
+        if let Some(also) = way.also {
+            tx.repeat(way.path, also, sealed);
+        }
         true
     }
 
-    fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8]) {
+    fn queue_packet(&mut self, now: Now, slot: Slot, packet: &[u8], offload: &Offload) {
         if self.peers[slot.0].dialling && self.peers[slot.0].queue.is_empty() {
             // The attempt may be in one of its long waits.
             self.dial(slot);
         }
-        let dropped = self.peers[slot.0].queue.push(now.instant, packet);
-        for _ in 0..dropped {
-            self.counters.count(DropReason::QueueFull);
+        let network = self.network_offset(packet);
+        let queue = &mut self.peers[slot.0].queue;
+        let whole = for_each_whole(packet, network, offload, |whole| {
+            for _ in 0..queue.push(now.instant, whole) {
+                self.counters.count(DropReason::QueueFull);
+            }
+        });
+        if !whole {
+            self.counters.count(DropReason::NotAPacket);
         }
         self.arm(slot, now.instant + crate::peer::QUEUE_AGE);
         self.dial_for_queue(now.instant, slot);
@@ -208,23 +248,5 @@ impl Node {
             _ if !self.paths(slot).is_empty() => self.dial(slot),
             _ => {}
         }
-    }
-}
-
-fn padded_len(length: usize, mtu: usize) -> usize {
-    length.next_multiple_of(PAD).min(mtu).max(length)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn padding_stops_at_the_mtu() {
-        assert_eq!(padded_len(20, 1420), 32);
-        assert_eq!(padded_len(32, 1420), 32);
-        assert_eq!(padded_len(1419, 1420), 1420);
-        assert_eq!(padded_len(1420, 1420), 1420);
-        assert_eq!(padded_len(1500, 1420), 1500);
     }
 }

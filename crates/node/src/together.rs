@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::handshaker::Handshaker;
-use crate::node::{Delivery, LateDelivery, Node, Now};
+use crate::node::{LateDelivery, Node, Now};
 use crate::path::Path;
 use crate::tx::TxQueue;
 
@@ -30,11 +30,7 @@ impl Together {
         if Handshaker::takes(datagram) {
             self.handshaker.handle_datagram(now, from, datagram, 0, tx);
         } else {
-            match self.node.handle_frame(now, from, datagram, tx) {
-                Some(Delivery::Packet(packet)) => delivered.push(LateDelivery::Packet(packet.to_vec())),
-                Some(Delivery::Quic(peer, bytes)) => delivered.push(LateDelivery::Quic(peer, bytes.to_vec())),
-                None => {}
-            }
+            delivered.extend(self.node.handle_frame(now, from, datagram, tx).and_then(LateDelivery::of));
         }
         self.exchange(now, tx);
         delivered.extend(std::iter::from_fn(|| self.node.poll_late()));

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use crate::path::Path;
 use bytes::BytesMut;
 
-/// Largest batch: below a relay payload, with room for its header.
-const BATCH: usize = 60 * 1024;
+/// Largest batch, in bytes: below a relay payload, with room for its header, and below what a UDP socket takes at once.
+pub const BATCH: usize = 65_000;
+/// Buffers that wait to be used again.
+const SPARE: usize = 8;
 /// Paths with an open batch at the same time; beyond it the oldest batch is closed.
 const OPEN: usize = 8;
 
@@ -27,6 +29,7 @@ pub struct Transmit {
 pub struct TxQueue {
     closed: VecDeque<Transmit>,
     open: Vec<Open>,
+    spare: Vec<BytesMut>,
 }
 
 #[derive(Debug)]
@@ -93,6 +96,19 @@ impl TxQueue {
         self.closed.pop_front()
     }
 
+    /// Takes the next message whose batch is full or ended.
+    pub fn pop_closed(&mut self) -> Option<Transmit> {
+        self.closed.pop_front()
+    }
+
+    /// Takes back the buffer of a message that was sent.
+    pub fn recycle(&mut self, mut payload: BytesMut) {
+        if payload.capacity() >= BATCH && self.spare.len() < SPARE {
+            payload.clear();
+            self.spare.push(payload);
+        }
+    }
+
     fn batch_for(&mut self, to: Path, length: usize) -> usize {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             let batch = &self.open[at];
@@ -104,7 +120,7 @@ impl TxQueue {
         if self.open.len() == OPEN {
             self.close(0);
         }
-        let payload = BytesMut::with_capacity(length);
+        let payload = self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(BATCH.max(length)));
         self.open.push(Open { to, payload, segment: length, frames: 0, ended: false });
         self.open.len() - 1
     }

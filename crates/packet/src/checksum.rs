@@ -23,7 +23,7 @@ pub(crate) fn replace(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u32::from(!checksum) + u32::from(!old) + u32::from(new))
 }
 
-fn fold(sum: u32) -> u16 {
+pub(crate) fn fold(sum: u32) -> u16 {
     let [a, b, c, d] = sum.to_be_bytes();
     let (folded, carry) = u16::from_be_bytes([a, b]).overflowing_add(u16::from_be_bytes([c, d]));
     folded + u16::from(carry)

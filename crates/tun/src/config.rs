@@ -27,8 +27,23 @@ pub struct DeviceConfig {
     pub mac: Option<[u8; 6]>,
     /// Addresses of the interface; the length of each prefix decides its on-link route.
     pub addresses: Vec<IpNet>,
+    /// The kernel may leave checksums and the cutting of long packets to whoever has the device; where it cannot, the
+    /// device works without.
+    pub offload: bool,
+    /// The most segments that the kernel puts into one packet of a device with offload, and the most packets that wait
+    /// for whoever reads it; the kernel's own choice where there is none.
+    pub bounds: Option<Bounds>,
     /// Further prefixes that lead into the device; bits behind the prefix are ignored.
     pub routes: Vec<IpNet>,
+}
+
+/// How much the kernel hands over at once, and how much waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Segments in one packet.
+    pub segments: u32,
+    /// Packets in the queue of the device.
+    pub queue: u32,
 }
 
 impl DeviceConfig {
@@ -98,6 +113,8 @@ mod tests {
             mtu: 1420,
             mac: None,
             addresses: vec!["100.64.3.2/20".parse().unwrap()],
+            offload: false,
+            bounds: None,
             routes: Vec::new(),
         }
     }

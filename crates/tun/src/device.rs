@@ -2,19 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use mesh_packet::{OFFLOAD_HEADER, Offload};
 use nix::errno::Errno;
-use nix::unistd::{read, write};
-use rtnetlink::packet_route::link::InfoKind;
+use nix::sys::uio::{readv, writev};
+use nix::unistd::read;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute};
 use tokio::time::{sleep, timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
-use crate::config::{check_name, is_v6};
+use crate::config::{Bounds, check_name, is_v6};
 use crate::netlink::{Link, Netlink, Remover, has_errno, link_message, no_link_local};
 use crate::sys::{self, OpenError};
 use crate::{DeviceConfig, DeviceError, Holder, Mode};
@@ -46,12 +48,13 @@ impl Device {
         if let Some(link) = netlink.link(name).await.map_err(|source| failed("look it up", source))? {
             return Err(DeviceError::InUse { name: name.clone(), holder: link.into() });
         }
-        let fd = sys::open(name, config.mode).map_err(|error| open_error(name, error))?;
+        let fd = sys::open(name, config.mode, config.offload).map_err(|error| open_error(name, error))?;
+        let offload = if config.offload { Capabilities::ask(&fd) } else { Capabilities::default() };
         let link = netlink.link(name).await.and_then(|link| link.ok_or_else(|| Errno::ENODEV.into()));
         let index = link.map_err(|source| failed("look it up", source))?.index;
         let remover = Remover::new(index).map_err(|source| failed("prepare its removal", source))?;
         let mut device = Self {
-            io: DeviceIo { fd: Arc::new(fd) },
+            io: DeviceIo { fd: Arc::new(fd), header: config.offload, offload },
             config: config.clone(),
             index,
             routes: BTreeSet::new(),
@@ -147,6 +150,7 @@ impl Device {
             .change_link(message)
             .await
             .map_err(|source| self.error("set its MTU and hardware address", source))?;
+        self.configure_queue().await;
         self.configure_ipv6().await?;
         let message = link_message(self.index).up().build();
         self.netlink.change_link(message).await.map_err(|source| self.error("bring it up", source))?;
@@ -161,6 +165,17 @@ impl Device {
         }
         self.wait_for_addresses().await;
         Ok(())
+    }
+
+    /// Bounds the queue and what the kernel hands over at once. Without it the device is slower, so a refusal passes.
+    async fn configure_queue(&self) {
+        let Some(Bounds { segments, queue }) = self.config.bounds else { return };
+        for attribute in [LinkAttribute::GsoMaxSegs(segments), LinkAttribute::TxQueueLen(queue)] {
+            let message = link_message(self.index).append_extra_attribute(attribute).build();
+            if let Err(error) = self.netlink.change_link(message).await {
+                debug!(%error, interface = self.config.name, "the kernel keeps its own bounds of the queue");
+            }
+        }
     }
 
     /// Waits until every address receives: the kernel makes IPv6 ones local in a task of its own, after it has
@@ -220,28 +235,93 @@ impl Drop for Device {
     }
 }
 
+/// What the kernel leaves to whoever has the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Long packets of TCP, which are to be cut.
+    pub tcp: bool,
+    /// The same of UDP (Linux 6.2 and newer).
+    pub udp: bool,
+}
+
+impl Capabilities {
+    /// Asks for as much as the kernel grants.
+    fn ask(fd: &OwnedFd) -> Self {
+        for (tcp, udp) in [(true, true), (true, false)] {
+            let flags = TUN_F_CSUM | TUN_F_TSO | if udp { TUN_F_USO } else { 0 };
+            if sys::set_offload(fd, flags).is_ok() {
+                return Self { tcp, udp };
+            }
+        }
+        Self::default()
+    }
+}
+
 /// Reads and writes the packets of a [`Device`]; clones share its queue. Never blocks.
 #[derive(Clone, Debug)]
 pub struct DeviceIo {
     fd: Arc<OwnedFd>,
+    /// A header is in front of each packet.
+    header: bool,
+    offload: Capabilities,
 }
 
 impl DeviceIo {
-    /// Reads one packet or frame into `buffer` and returns its length; what does not fit is lost.
-    ///
-    /// # Errors
-    /// `WouldBlock` when none is waiting; EBADFD once the interface is gone, and then for ever.
-    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(read(&self.fd, buffer)?)
+    /// What the kernel leaves to the reader, and takes from the writer.
+    #[must_use]
+    pub const fn offload(&self) -> Capabilities {
+        self.offload
     }
 
-    /// Writes one packet or frame and returns its length.
+    /// Reads one packet or frame into `buffer` and returns its length and what is left to be done for it; what does
+    /// not fit is lost.
     ///
     /// # Errors
-    /// `InvalidInput` for bytes that cannot be a packet; EIO while an administrator has the interface down; EBADFD
-    /// once it is gone.
-    pub fn send(&self, packet: &[u8]) -> io::Result<usize> {
-        Ok(write(&self.fd, packet)?)
+    /// `WouldBlock` when none is waiting; `InvalidData` for a packet of a kind that was not asked for, which is lost;
+    /// EBADFD once the interface is gone, and then for ever.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<(usize, Offload)> {
+        if !self.header {
+            return Ok((read(&self.fd, buffer)?, Offload::NONE));
+        }
+        let mut header = [0; OFFLOAD_HEADER];
+        let length = readv(&self.fd, &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?;
+        let length = length.checked_sub(OFFLOAD_HEADER).ok_or(io::ErrorKind::InvalidData)?;
+        let offload = Offload::decode(&header).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok((length, offload))
+    }
+
+    /// Writes one packet or frame, the parts one behind the other, of which [`MAX_PARTS`] are looked at, and what is
+    /// left to be done for it.
+    ///
+    /// A device without offload takes only packets for which nothing is left to be done.
+    ///
+    /// # Errors
+    /// `InvalidInput` for bytes that cannot be a packet, or an offload that the device does not have; EIO while an
+    /// administrator has the interface down; EBADFD once it is gone.
+    pub fn write(&self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
+        let header = offload.encode();
+        let mut slices = [IoSlice::new(&[]); 1 + MAX_PARTS];
+        let mut count = 0;
+        if self.header {
+            slices[0] = IoSlice::new(&header);
+            count = 1;
+        } else if *offload != Offload::NONE {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for part in parts.iter().take(MAX_PARTS) {
+            slices[count] = IoSlice::new(part);
+            count += 1;
+        }
+        writev(&self.fd, &slices[..count])?;
+        Ok(())
+    }
+
+    /// Writes one packet or frame for which nothing is left to be done.
+    ///
+    /// # Errors
+    /// As for [`DeviceIo::write`].
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.write(&Offload::NONE, &[packet])
     }
 }
 
@@ -269,8 +349,10 @@ pub async fn cleanup_stale(name: &str) -> Result<bool, DeviceError> {
         return Err(DeviceError::InUse { name: name.to_owned(), holder: link.into() });
     }
     // Only one program at a time can attach, so success proves that no other one has. EINVAL: of the other mode.
-    let attached = match sys::open(name, Mode::Tun) {
-        Err(OpenError::Attach(error)) if has_errno(&error, Errno::EINVAL) => sys::open(name, Mode::Tap),
+    let attached = match sys::open(name, Mode::Tun, false) {
+        Err(OpenError::Attach(error)) if has_errno(&error, Errno::EINVAL) => {
+            sys::open(name, Mode::Tap, false)
+        }
         result => result,
     };
     let _attached = attached.map_err(|error| open_error(name, error))?;
@@ -288,6 +370,12 @@ impl From<Link> for Holder {
     }
 }
 
+/// The most parts of one packet: as many as the segments that the kernel's UDP receives at once.
+pub const MAX_PARTS: usize = 66;
+// Of <linux/if_tun.h>: checksums, TCP over both families with and without congestion marks, UDP over both families.
+const TUN_F_CSUM: u32 = 0x01;
+const TUN_F_TSO: u32 = 0x02 | 0x04 | 0x08;
+const TUN_F_USO: u32 = 0x20 | 0x40;
 /// The kernel's task usually runs within a millisecond.
 const LOCAL_POLL: Duration = Duration::from_millis(1);
 /// Ample for a loaded machine; IPv4 works anyway, so a node rather starts than fails.

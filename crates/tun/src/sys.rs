@@ -1,12 +1,9 @@
-//! Opens the device and takes its file descriptor over. The only unsafe code of this crate.
-//!
-//! Offload will start here: its flag belongs to the configuration below, its ioctl beside [`open`], and the header in
-//! front of each packet to the methods of `DeviceIo`.
+//! Opens the device, takes its file descriptor over and asks for offload. The only unsafe code of this crate.
 #![expect(unsafe_code, reason = "the tun crate hands its descriptor out as a bare number")]
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -22,8 +19,8 @@ pub(crate) enum OpenError {
 }
 
 /// Creates the interface `name`, or attaches to a persistent one, and returns its descriptor: not blocking, closed
-/// on exec, without packet information headers.
-pub(crate) fn open(name: &str, mode: Mode) -> Result<OwnedFd, OpenError> {
+/// on exec, without packet information headers; with `offload`, each packet has a virtio header in front.
+pub(crate) fn open(name: &str, mode: Mode, offload: bool) -> Result<OwnedFd, OpenError> {
     // The tun crate reports a failing open and a failing TUNSETIFF alike, but the advice to the user differs.
     drop(OpenOptions::new().read(true).write(true).open(NODE).map_err(OpenError::Node)?);
 
@@ -34,7 +31,7 @@ pub(crate) fn open(name: &str, mode: Mode) -> Result<OwnedFd, OpenError> {
     });
     // Its own configuring knows IPv4 only; all of that goes over netlink.
     config.platform_config(|platform| {
-        platform.ensure_root_privileges(false);
+        platform.ensure_root_privileges(false).vnet_hdr(offload);
     });
     let device = tun::create(&config).map_err(|error| OpenError::Attach(error.into()))?;
     let raw = device.into_raw_fd();
@@ -45,5 +42,14 @@ pub(crate) fn open(name: &str, mode: Mode) -> Result<OwnedFd, OpenError> {
     fcntl(&fd, FcntlArg::F_SETFL(flags)).map_err(|errno| OpenError::Attach(errno.into()))?;
     Ok(fd)
 }
+
+/// Tells the kernel which packets it may leave to us: those of `flags`, of `TUN_F_*`.
+pub(crate) fn set_offload(fd: &OwnedFd, flags: u32) -> io::Result<()> {
+    // SAFETY: the request takes a number and no pointer, and the descriptor is open as long as the borrow.
+    unsafe { tun_set_offload(fd.as_raw_fd(), u64::from(flags)) }?;
+    Ok(())
+}
+
+nix::ioctl_write_int!(tun_set_offload, b'T', 208);
 
 const NODE: &str = "/dev/net/tun";

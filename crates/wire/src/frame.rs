@@ -74,6 +74,16 @@ pub enum PayloadKind {
     Ip,
     /// An Ethernet frame without preamble and check sequence.
     Ethernet,
+    /// The same as [`PayloadKind::Ip`], of TCP or UDP, where the checksum field covers the pseudo header only (RFC 9293,
+    /// 3.1): that the bytes are right is proved by the tag of the frame.
+    IpPartial,
+    /// The same as [`PayloadKind::IpPartial`], of the flow of the packet in the frame before it and no longer than that, so
+    /// that the receiver may join both.
+    IpContinued,
+    /// The same as [`PayloadKind::IpPartial`] in an Ethernet frame.
+    EthernetPartial,
+    /// The same as [`PayloadKind::IpContinued`] in an Ethernet frame.
+    EthernetContinued,
     /// A datagram of the QUIC connection between the two nodes.
     Quic,
     /// A [`crate::control::Control`] message.
@@ -89,6 +99,10 @@ impl PayloadKind {
             Self::Ethernet => 2,
             Self::Quic => 3,
             Self::Control => 4,
+            Self::IpPartial => 5,
+            Self::IpContinued => 6,
+            Self::EthernetPartial => 7,
+            Self::EthernetContinued => 8,
         }
     }
 
@@ -102,6 +116,10 @@ impl PayloadKind {
             2 => Ok(Self::Ethernet),
             3 => Ok(Self::Quic),
             4 => Ok(Self::Control),
+            5 => Ok(Self::IpPartial),
+            6 => Ok(Self::IpContinued),
+            7 => Ok(Self::EthernetPartial),
+            8 => Ok(Self::EthernetContinued),
             _ => Err(WireError::Invalid("payload type")),
         }
     }
@@ -139,10 +157,19 @@ mod tests {
 
     #[test]
     fn payload_kinds_have_the_documented_bytes() {
-        use PayloadKind::{Control, Ethernet, Ip, Quic};
+        use PayloadKind as Kind;
+        let known = [
+            (1, Kind::Ip),
+            (2, Kind::Ethernet),
+            (3, Kind::Quic),
+            (4, Kind::Control),
+            (5, Kind::IpPartial),
+            (6, Kind::IpContinued),
+            (7, Kind::EthernetPartial),
+            (8, Kind::EthernetContinued),
+        ];
         for byte in 0..=u8::MAX {
-            let kind =
-                [(1, Ip), (2, Ethernet), (3, Quic), (4, Control)].into_iter().find(|known| known.0 == byte);
+            let kind = known.into_iter().find(|known| known.0 == byte);
             let expected = kind.map(|known| known.1).ok_or(WireError::Invalid("payload type"));
             assert_eq!(PayloadKind::from_byte(byte), expected);
             assert!(expected.is_err() || expected.unwrap().to_byte() == byte);

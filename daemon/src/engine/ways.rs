@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::BytesMut;
 use mesh_net::{RelaySender, SendError, UdpSockets};
-use mesh_node::{Path, Transmit};
+use mesh_node::{BATCH, Path, Transmit, TxQueue};
 use mesh_wire::NodeId;
 
 use super::EngineDrops;
@@ -20,20 +20,20 @@ pub(super) struct Ways {
 
 impl Ways {
     /// Sends a message on its path; what a way does not take is dropped and counted.
-    pub(super) fn carry(&mut self, Transmit { to, payload, segment }: Transmit) {
+    pub(super) fn carry(&mut self, Transmit { to, payload, segment }: Transmit, tx: &mut TxQueue) {
         match to {
-            Path::Relay(node) => match self.through_relay(node, payload, segment) {
+            Path::Relay(node) => match self.through_relay(node, fitted(payload, tx), segment) {
                 Ok(()) => {}
                 Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
                 Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
             },
-            Path::Udp(address) => match self.udp.send(address, &payload, segment) {
-                Ok(()) => {}
-                Err(error) => {
+            Path::Udp(address) => {
+                if let Err(error) = self.udp.send(address, &payload, segment) {
                     self.drops.udp += 1;
                     tracing::trace!(%error, "a datagram was not sent");
                 }
-            },
+                tx.recycle(payload);
+            }
         }
     }
 
@@ -50,4 +50,14 @@ impl Ways {
         }
         self.relay.send(to, payload, segment)
     }
+}
+
+/// A buffer that is about as large as what it holds: the relay client keeps it for a while.
+fn fitted(payload: BytesMut, tx: &mut TxQueue) -> BytesMut {
+    if payload.len() > BATCH / 4 || payload.capacity() < BATCH {
+        return payload;
+    }
+    let small = BytesMut::from(&*payload);
+    tx.recycle(payload);
+    small
 }

@@ -32,6 +32,7 @@ impl Place {
             socket: self.state.path("socket"),
             interface: "mesh-test".into(),
             mode: None,
+            offload: true,
             mtu: 1420,
             group: String::new(),
             operator: None,
