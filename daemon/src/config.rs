@@ -79,6 +79,8 @@ pub struct Config {
     pub mtu: u16,
     /// Whether the kernel may leave checksums and the cutting of long packets to us.
     pub offload: bool,
+    /// Whether datagrams get the DSCP of the packets in them.
+    pub copy_dscp: bool,
     /// Group that may read the socket.
     pub group: String,
     /// User beside root who may change things through the socket.
@@ -130,6 +132,7 @@ struct File {
     mode: Option<Mode>,
     mtu: Option<u16>,
     offload: Option<bool>,
+    copy_dscp: Option<bool>,
     group: Option<String>,
     operator: Option<String>,
     log: Option<String>,
@@ -181,6 +184,7 @@ impl Config {
             mode: file.mode,
             mtu: file.mtu.unwrap_or(DEFAULT_MTU),
             offload: file.offload.unwrap_or(true),
+            copy_dscp: file.copy_dscp.unwrap_or(false),
             group: file.group.unwrap_or_else(|| DEFAULT_GROUP.into()),
             operator: file.operator,
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),

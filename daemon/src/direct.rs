@@ -232,7 +232,7 @@ impl Actor {
     fn ask(&mut self) {
         while let Some((to, request)) = self.stun.poll_transmit() {
             let payload = BytesMut::from(&request[..]);
-            self.config.engine.transmit(Transmit { to: Path::Udp(to), payload, segment: None });
+            self.config.engine.transmit(Transmit { to: Path::Udp(to), payload, segment: None, class: 0 });
         }
         while self.stun.poll_event().is_some() {}
     }

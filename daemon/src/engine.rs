@@ -13,12 +13,14 @@
 //! while the relay's queue has room, so that packets wait in the kernel, which drops them fairly; an error of the
 //! device ends the thread and is told.
 
+mod fair;
 mod inbox;
 mod sync;
 mod ways;
 mod writer;
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -30,6 +32,7 @@ use bytes::BytesMut;
 use mesh_identity::Roster;
 use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
 use mesh_node::{Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
+use mesh_packet::{Class, ECN};
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
@@ -40,19 +43,22 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use self::fair::{FairQueue, Waiting};
 pub use self::inbox::{Datagrams, Frames, Inbox};
 use self::ways::Ways;
 use self::writer::{Joining, Writer};
 use crate::direct::StunDatagram;
 use crate::handshakes::Handshakes;
 
-/// Packets read from the device between two looks at the inbox.
+/// Packets read from the device at a time.
 const BATCH: usize = 64;
 /// Bytes of frames taken from the inbox between two looks at the device: about as much as a batch of packets, so that
 /// neither direction starves the other.
 const FRAMES: usize = 128 * 1024;
-/// The device hands out at most this much at once: an IP packet or Ethernet frame with its header and tags.
-const PACKET: usize = 65_536 + 64;
+/// Bytes of packets sent between two looks at the inbox and the sockets, so that neither direction starves the other.
+const SEND: usize = 128 * 1024;
+/// A packet that takes so long to seal that others may have come meanwhile.
+const LONG: usize = 4096;
 /// While this much waits for the relay, the device is not read: 2 ms at 1 Gbit/s.
 const RELAY_BACKLOG: usize = 256 * 1024;
 /// Events that wait for the daemon; one that finds the queue full is lost, as status shows the same.
@@ -116,6 +122,10 @@ pub struct EngineDrops {
     pub relay_queue_full: u64,
     /// The device did not take a packet.
     pub device: u64,
+    /// More packets of the device waited than may.
+    pub waiting_full: u64,
+    /// The network around the tunnel met congestion, and the packet's sender does not understand the mark.
+    pub congested: u64,
     /// The inbox was full.
     pub inbox_full: u64,
     /// The UDP socket did not take a datagram.
@@ -144,6 +154,8 @@ pub struct Parts {
     pub relay: RelaySender,
     /// The way without it.
     pub udp: UdpSockets,
+    /// Datagrams of UDP get the DSCP of the packet in them.
+    pub copy_dscp: bool,
     /// Where handshake messages go.
     pub handshakes: Arc<Handshakes>,
     /// Where QUIC datagrams go.
@@ -164,13 +176,14 @@ impl Engine {
         let inbox = Arc::clone(&parts.inbox);
         let wake = Arc::clone(&inbox);
         parts.relay.on_room(move || wake.wake());
-        let Parts { node, device, relay, udp, handshakes, quic, stun, inbox: mail } = parts;
+        let Parts { node, device, relay, udp, copy_dscp, handshakes, quic, stun, inbox: mail } = parts;
+        let classes = if copy_dscp { u8::MAX } else { ECN };
         let offload = device.offload();
         let joining = Joining { tcp: offload.tcp, udp: offload.udp };
         let worker = Worker {
             node,
             device,
-            ways: Ways { relay, bound: BTreeSet::new(), udp, drops: EngineDrops::default() },
+            ways: Ways { relay, bound: BTreeSet::new(), udp, classes, drops: EngineDrops::default() },
             handshakes,
             quic,
             stun,
@@ -178,7 +191,8 @@ impl Engine {
             tx: TxQueue::new(),
             events,
             pings: Vec::new(),
-            buffer: vec![0; PACKET],
+            waiting: FairQueue::new(),
+            seed: RandomState::new().hash_one(0),
             messages: Vec::new(),
             joining,
         };
@@ -220,7 +234,8 @@ struct Worker {
     tx: TxQueue,
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
-    buffer: Vec<u8>,
+    waiting: FairQueue,
+    seed: u64,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
     joining: Joining,
@@ -281,7 +296,7 @@ impl Worker {
             self.read_udp(now);
         }
         if ready.device {
-            self.read_batch(now)?;
+            self.send_waiting(now)?;
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.node.handle_timeout(now, &mut self.tx);
@@ -308,23 +323,26 @@ impl Worker {
         for (fd, socket) in fds[1..=SOCKETS].iter_mut().zip(self.ways.udp.fds()) {
             *fd = PollFd::new(socket, PollFlags::POLLIN);
         }
-        if self.ways.relay.queued_bytes() < RELAY_BACKLOG {
+        let room = self.ways.relay.queued_bytes() < RELAY_BACKLOG;
+        if room {
             fds[SOCKETS + 1] = PollFd::new(self.device.as_fd(), PollFlags::POLLIN);
         }
-        match poll(&mut fds, timeout) {
+        let waiting = room && !self.waiting.is_empty();
+        match poll(&mut fds, if waiting { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
         self.inbox.clear();
         let any = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-        Ok(Ready { udp: fds[1..=SOCKETS].iter().any(any), device: any(&fds[SOCKETS + 1]) })
+        Ok(Ready { udp: fds[1..=SOCKETS].iter().any(any), device: waiting || any(&fds[SOCKETS + 1]) })
     }
 
     fn read_udp(&mut self, now: Now) {
         let Self { node, device, ways, messages, quic, stun, tx, joining, .. } = self;
         let Ways { udp, drops, .. } = ways;
-        let received = udp.recv_batch(|from, payload, segment| {
+        let received = udp.recv_batch(|from, payload, segment, mark| {
             let mut writer = Writer::new(device, quic, drops, *joining);
+            writer.outer(mark);
             let mut unknown = 0;
             for datagram in payload.chunks_mut(segment) {
                 match datagram.first() {
@@ -351,20 +369,47 @@ impl Worker {
         }
     }
 
-    fn read_batch(&mut self, now: Now) -> io::Result<()> {
+    /// Sends what waits, and looks between two packets for others that should go before.
+    fn send_waiting(&mut self, now: Now) -> io::Result<()> {
+        let mut sent = 0;
+        self.read_device()?;
+        while sent < SEND
+            && let Some(Waiting { buffer, length, offload }) = self.waiting.pop()
+        {
+            self.node.handle_offloaded(now, &buffer[..length], &offload, &mut self.tx);
+            self.waiting.give_back(buffer);
+            // What is full leaves at once, while it is in the processor's cache.
+            while let Some(transmit) = self.tx.pop_closed() {
+                self.ways.carry(transmit, &mut self.tx);
+            }
+            sent += length;
+            if length > LONG {
+                self.read_device()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what the device has.
+    fn read_device(&mut self) -> io::Result<()> {
         for _ in 0..BATCH {
-            match self.device.read(&mut self.buffer) {
+            let mut buffer = self.waiting.buffer();
+            let error = match self.device.read(&mut buffer) {
                 Ok((length, offload)) => {
-                    self.node.handle_offloaded(now, &self.buffer[..length], &offload, &mut self.tx);
-                    // What is full leaves at once, while it is in the processor's cache.
-                    while let Some(transmit) = self.tx.pop_closed() {
-                        self.ways.carry(transmit, &mut self.tx);
-                    }
+                    let network = self.node.network_offset(&buffer[..length]);
+                    let class = Class::of(&buffer[..length], network, self.seed);
+                    self.waiting.push(class, Waiting { buffer, length, offload });
+                    continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.ways.drops.device += 1,
-                Err(error) => return Err(error),
+                Err(error) => error,
+            };
+            self.waiting.give_back(buffer);
+            if error.kind() == io::ErrorKind::WouldBlock {
+                break;
+            } else if error.kind() == io::ErrorKind::InvalidData {
+                self.ways.drops.device += 1;
+            } else if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
             }
         }
         Ok(())
@@ -421,7 +466,8 @@ impl Worker {
             Command::Snapshot(reply) => {
                 let (handshakes, handshakes_full) = self.handshakes.drops();
                 let inbox_full = self.inbox.dropped();
-                let drops = EngineDrops { inbox_full, handshakes_full, ..self.ways.drops };
+                let waiting_full = self.waiting.dropped();
+                let drops = EngineDrops { inbox_full, handshakes_full, waiting_full, ..self.ways.drops };
                 let node = self.node.snapshot(now.instant, &handshakes);
                 let sockets = self.ways.udp.local_addrs().collect();
                 let _ = reply.send(EngineSnapshot { node, drops, sockets });

@@ -235,6 +235,8 @@ fn counters(engine: Option<&EngineSnapshot>) -> Counters {
         ("relay_down", engine.drops.relay_down),
         ("relay_queue_full", engine.drops.relay_queue_full),
         ("device", engine.drops.device),
+        ("waiting_full", engine.drops.waiting_full),
+        ("congested", engine.drops.congested),
         ("inbox_full", engine.drops.inbox_full),
         ("udp", engine.drops.udp),
         ("unknown_datagram", engine.drops.unknown_datagram),

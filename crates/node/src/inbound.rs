@@ -176,7 +176,7 @@ impl Node {
         }
         let continued = matches!(kind, Kind::IpContinued | Kind::EthernetContinued);
         if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {
-            return Some(Delivery::Packet(&payload[..length]));
+            return Some(Delivery::Packet(&mut payload[..length]));
         }
         let Some(network) = self.network_offset(payload) else {
             self.counters.count(DropReason::Malformed);

@@ -127,7 +127,7 @@ pub enum NodeEvent {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Delivery<'a> {
     /// A packet for the device.
-    Packet(&'a [u8]),
+    Packet(&'a mut [u8]),
     /// A packet for the device whose transport checksum covers the pseudo header only.
     Partial {
         /// Where the IP header begins.

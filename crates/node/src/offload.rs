@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use mesh_packet::{Flow, Layout, Offload, Split, network_offset};
+use mesh_packet::{Flow, Layout, Offload, Split, network_offset, traffic_class};
 use mesh_wire::frame::PayloadKind;
 
 use crate::counters::DropReason;
@@ -51,8 +51,8 @@ impl Node {
         (packet, offload): (&[u8], &Offload),
         tx: &mut TxQueue,
     ) -> Result<Sealed, DropReason> {
-        let way = self.way(now, slot);
         let network = self.network_offset(packet);
+        let way = Way { class: traffic_class(packet, network), ..self.way(now, slot) };
         if offload.segments.is_some() {
             self.succession.slot = None;
             let split = Split::new(packet, network.ok_or(DropReason::NotAPacket)?, offload);
@@ -120,8 +120,9 @@ impl Node {
         Ok(Sealed { frames: u64::try_from(count).unwrap_or(0), longest: self.padded_len(split.len(0)) })
     }
 
-    /// Bytes in front of the IP header of a packet.
-    pub(crate) fn network_offset(&self, packet: &[u8]) -> Option<usize> {
+    /// Bytes in front of the IP header of a packet; none where it carries no IP.
+    #[must_use]
+    pub fn network_offset(&self, packet: &[u8]) -> Option<usize> {
         match self.config.link {
             Link::Ip => Some(0),
             Link::Ethernet => network_offset(packet),

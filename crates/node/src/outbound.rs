@@ -26,6 +26,8 @@ const LANE: u16 = 0;
 pub(crate) struct Way {
     pub(crate) path: Path,
     pub(crate) also: Option<Path>,
+    /// The traffic class of the datagram.
+    pub(crate) class: u8,
 }
 
 impl Node {
@@ -157,7 +159,7 @@ impl Node {
     ) -> bool {
         let Some(at) = self.peers[slot.0].position(number) else { return false };
         let bytes = message.encode();
-        let way = Way { path, also: None };
+        let way = Way { path, also: None, class: 0 };
         self.seal(
             now,
             slot,
@@ -186,7 +188,7 @@ impl Node {
     /// The path in use; while it is unsure that this still leads to the peer, the relay, too.
     pub(crate) fn way(&self, now: Instant, slot: Slot) -> Way {
         let paths = &self.peers[slot.0].paths;
-        Way { path: paths.current(), also: paths.also(now, self.setting(slot)) }
+        Way { path: paths.current(), also: paths.also(now, self.setting(slot)), class: 0 }
     }
 
     /// Seals one frame, whose payload of `length` zero bytes `fill` fills; false when the key is used up.
@@ -203,7 +205,7 @@ impl Node {
     ) -> bool {
         let peer = &mut self.peers[slot.0];
         let sealed = Session::frame_len(length);
-        let frame = tx.frame(way.path, sealed);
+        let frame = tx.frame(way.path, sealed, way.class);
         fill(&mut frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + length]);
         let live = &mut peer.sessions[at];
         if live.session.seal(LANE, kind, frame).is_err() {

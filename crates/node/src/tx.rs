@@ -21,6 +21,8 @@ pub struct Transmit {
     pub payload: BytesMut,
     /// The length of each frame but the last, where there are several.
     pub segment: Option<u16>,
+    /// The traffic class that its datagrams are to have: that of the packets in them (RFC 6040, 4.1).
+    pub class: u8,
 }
 
 /// Collects what [`crate::Node`] sends. Frames of equal size for one path share a message; order is kept for each
@@ -35,6 +37,7 @@ pub struct TxQueue {
 #[derive(Debug)]
 struct Open {
     to: Path,
+    class: u8,
     payload: BytesMut,
     /// Length of the first frame; the batch takes frames up to this length and ends with the first shorter one.
     segment: usize,
@@ -50,8 +53,8 @@ impl TxQueue {
     }
 
     /// Makes room for a frame of `length` bytes at the end of the path's batch and returns it, zeroed.
-    pub fn frame(&mut self, to: Path, length: usize) -> &mut [u8] {
-        let at = self.batch_for(to, length);
+    pub fn frame(&mut self, to: Path, length: usize, class: u8) -> &mut [u8] {
+        let at = self.batch_for(to, length, class);
         let batch = &mut self.open[at];
         batch.frames += 1;
         batch.ended = length < batch.segment;
@@ -65,7 +68,7 @@ impl TxQueue {
         let Some(batch) = self.open.iter().find(|batch| batch.to == of) else { return };
         let start = batch.payload.len().saturating_sub(length);
         let frame = batch.payload[start..].to_vec();
-        self.frame(to, frame.len()).copy_from_slice(&frame);
+        self.frame(to, frame.len(), 0).copy_from_slice(&frame);
     }
 
     /// Takes back the last `length` bytes that [`TxQueue::frame`] returned for this path.
@@ -83,7 +86,7 @@ impl TxQueue {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             self.close(at);
         }
-        self.closed.push_back(Transmit { to, payload: BytesMut::from(bytes), segment: None });
+        self.closed.push_back(Transmit { to, payload: BytesMut::from(bytes), segment: None, class: 0 });
     }
 
     /// Takes the next message; closes the open batches when nothing else is left.
@@ -109,10 +112,14 @@ impl TxQueue {
         }
     }
 
-    fn batch_for(&mut self, to: Path, length: usize) -> usize {
+    fn batch_for(&mut self, to: Path, length: usize, class: u8) -> usize {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             let batch = &self.open[at];
-            if !batch.ended && length <= batch.segment && batch.payload.len() + length <= BATCH {
+            if !batch.ended
+                && batch.class == class
+                && length <= batch.segment
+                && batch.payload.len() + length <= BATCH
+            {
                 return at;
             }
             self.close(at);
@@ -121,7 +128,7 @@ impl TxQueue {
             self.close(0);
         }
         let payload = self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(BATCH.max(length)));
-        self.open.push(Open { to, payload, segment: length, frames: 0, ended: false });
+        self.open.push(Open { to, class, payload, segment: length, frames: 0, ended: false });
         self.open.len() - 1
     }
 
@@ -129,7 +136,7 @@ impl TxQueue {
         let batch = self.open.remove(at);
         let segment =
             (batch.frames > 1).then(|| u16::try_from(batch.segment).expect("frames are below 64 KiB"));
-        self.closed.push_back(Transmit { to: batch.to, payload: batch.payload, segment });
+        self.closed.push_back(Transmit { to: batch.to, payload: batch.payload, segment, class: batch.class });
     }
 }
 
@@ -150,7 +157,7 @@ mod tests {
     fn equal_frames_share_a_message_and_a_shorter_one_ends_it() {
         let mut queue = TxQueue::new();
         for length in [100, 100, 40, 100] {
-            queue.frame(A, length).fill(7);
+            queue.frame(A, length, 0).fill(7);
         }
         assert_eq!(drain(&mut queue), [(A, 240, Some(100)), (A, 100, None)]);
     }
@@ -158,27 +165,38 @@ mod tests {
     #[test]
     fn longer_frame_starts_a_new_message() {
         let mut queue = TxQueue::new();
-        queue.frame(A, 40);
-        queue.frame(A, 100);
+        queue.frame(A, 40, 0);
+        queue.frame(A, 100, 0);
         assert_eq!(drain(&mut queue), [(A, 40, None), (A, 100, None)]);
     }
 
     #[test]
     fn paths_do_not_mix_and_messages_keep_their_place() {
         let mut queue = TxQueue::new();
-        queue.frame(A, 50);
-        queue.frame(B, 50);
-        queue.frame(A, 50);
+        queue.frame(A, 50, 0);
+        queue.frame(B, 50, 0);
+        queue.frame(A, 50, 0);
         queue.message(A, b"handshake");
-        queue.frame(A, 50);
+        queue.frame(A, 50, 0);
         assert_eq!(drain(&mut queue), [(A, 100, Some(50)), (A, 9, None), (B, 50, None), (A, 50, None)]);
+    }
+
+    #[test]
+    fn classes_do_not_share_a_message() {
+        let mut queue = TxQueue::new();
+        for class in [0, 2, 2, 3] {
+            queue.frame(A, 100, class);
+        }
+        let classes: Vec<_> =
+            std::iter::from_fn(|| queue.pop()).map(|t| (t.class, t.payload.len())).collect();
+        assert_eq!(classes, [(0, 100), (2, 200), (3, 100)]);
     }
 
     #[test]
     fn batches_stay_below_a_relay_payload() {
         let mut queue = TxQueue::new();
         for _ in 0..100 {
-            queue.frame(A, 1400);
+            queue.frame(A, 1400, 0);
         }
         let sent = drain(&mut queue);
         assert!(sent.iter().all(|(_, length, _)| *length <= BATCH));
@@ -188,11 +206,11 @@ mod tests {
     #[test]
     fn cancelled_frame_leaves_no_trace() {
         let mut queue = TxQueue::new();
-        queue.frame(A, 50);
-        queue.frame(A, 30);
+        queue.frame(A, 50, 0);
+        queue.frame(A, 30, 0);
         queue.cancel(A, 30);
-        queue.frame(A, 50);
-        queue.frame(B, 10);
+        queue.frame(A, 50, 0);
+        queue.frame(B, 10, 0);
         queue.cancel(B, 10);
         assert_eq!(drain(&mut queue), [(A, 100, Some(50))]);
     }

@@ -1,6 +1,7 @@
-//! Tells whether one UDP datagram continues the one before, so that both can be joined at the other end.
+//! What packets have in common: whether one UDP datagram continues the one before, so that both can be joined at the other
+//! end, and which packets share a line while they wait.
 
-use crate::layout::Layout;
+use crate::layout::{Layout, TCP, UDP};
 
 /// What two packets of one flow have in common.
 #[derive(Clone, Debug)]
@@ -66,7 +67,78 @@ impl Default for Flow {
     }
 }
 
+/// What a packet belongs to, as numbers that are equal for equal things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// The receiver's address.
+    pub peer: u64,
+    /// The flow: both addresses, protocol and ports, as far as the packet has them.
+    pub flow: u64,
+}
+
+impl Class {
+    /// Reads an IP packet that lies behind `network` bytes of other headers; what is no IP packet is judged by its first
+    /// bytes, which in an Ethernet frame are the stations. `seed` makes the numbers unpredictable for whoever sends.
+    #[must_use]
+    pub fn of(packet: &[u8], network: Option<usize>, seed: u64) -> Self {
+        let ip = network.and_then(|network| packet.get(network..)).unwrap_or_default();
+        let (addresses, receiver, protocol, upper) = match ip.first().map(|first| first >> 4) {
+            Some(4) => (ip.get(12..20), ip.get(16..20), ip.get(9), usize::from(ip[0] & 0x0f) * 4),
+            Some(6) => (ip.get(8..40), ip.get(24..40), ip.get(6), 40),
+            _ => (packet.get(..12), packet.get(..6), None, usize::MAX),
+        };
+        let peer = mix(seed, receiver.unwrap_or_default());
+        let mut flow = mix(seed, addresses.unwrap_or_default());
+        if let Some(protocol) = protocol {
+            flow = mix(flow, &[*protocol]);
+            if matches!(*protocol, TCP | UDP) {
+                flow = mix(flow, ip.get(upper..upper + PORTS).unwrap_or_default());
+            }
+        }
+        Self { peer, flow }
+    }
+}
+
+/// Mixes bytes into a number (the step of MurmurHash3's finalizer per word).
+fn mix(seed: u64, bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(seed, |state, word| {
+        let mut padded = [0; 8];
+        padded[..word.len()].copy_from_slice(word);
+        let state = (state ^ u64::from_le_bytes(padded)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        state ^ (state >> 33)
+    })
+}
+
 const PORTS: usize = 4;
 /// An IPv6 header with the ports behind it; an IPv4 header with up to 24 bytes of options.
 const HEADER: usize = 44;
 const DONT_FRAGMENT: u8 = 0x40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{v4, v6};
+
+    #[test]
+    fn classes_tell_flows_and_peers_apart() {
+        let class = |packet: &[u8]| Class::of(packet, Some(0), 7);
+        let one = class(&v4(0x4000, &[], 6, &[0, 1, 0, 2, 9, 9]));
+        assert_eq!(one, class(&v4(0x4000, &[], 6, &[0, 1, 0, 2, 8, 8])));
+        let other = class(&v4(0x4000, &[], 6, &[0, 1, 0, 3, 9, 9]));
+        assert_eq!(one.peer, other.peer);
+        assert_ne!(one.flow, other.flow);
+        assert_ne!(one.flow, class(&v4(0x4000, &[], 17, &[0, 1, 0, 2, 9, 9])).flow);
+        let mut elsewhere = v4(0x4000, &[], 6, &[0, 1, 0, 2, 9, 9]);
+        elsewhere[19] = 77;
+        assert_ne!(one.peer, class(&elsewhere).peer);
+        assert_eq!(class(&v6(17, &[0, 1, 0, 2])), class(&v6(17, &[0, 1, 0, 2, 3])));
+        assert_ne!(Class::of(&v6(17, &[0, 1, 0, 2]), Some(0), 8), class(&v6(17, &[0, 1, 0, 2])));
+        for length in 0..60 {
+            // No packet is too short.
+            let packet = &v6(6, &[1; 30])[..length];
+            let _ = Class::of(packet, Some(0), 7);
+            let _ = Class::of(packet, Some(100), 7);
+            let _ = Class::of(packet, None, 7);
+        }
+    }
+}

@@ -14,6 +14,7 @@
 //! a sender is told, sockets, keys.
 
 mod checksum;
+mod class;
 mod ethernet;
 mod flow;
 mod fragment;
@@ -30,8 +31,9 @@ mod testing;
 mod too_big;
 mod upper;
 
+pub use class::{ECN, mark_congestion, traffic_class};
 pub use ethernet::{EtherType, Ethernet, ParseEthernetError, VlanId};
-pub use flow::Flow;
+pub use flow::{Class, Flow};
 pub use fragment::{Fragment, FragmentError, Fragments, fragment};
 pub use ip::{Ecn, IpPacket, IpVersion, ParseError};
 pub use layout::{Layout, network_offset};

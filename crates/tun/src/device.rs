@@ -54,7 +54,7 @@ impl Device {
         let index = link.map_err(|source| failed("look it up", source))?.index;
         let remover = Remover::new(index).map_err(|source| failed("prepare its removal", source))?;
         let mut device = Self {
-            io: DeviceIo { fd: Arc::new(fd), header: config.offload, offload },
+            io: DeviceIo { fd: Arc::new(fd), header: config.offload, offload, mode: config.mode },
             config: config.clone(),
             index,
             routes: BTreeSet::new(),
@@ -264,6 +264,7 @@ pub struct DeviceIo {
     /// A header is in front of each packet.
     header: bool,
     offload: Capabilities,
+    mode: Mode,
 }
 
 impl DeviceIo {
@@ -271,6 +272,12 @@ impl DeviceIo {
     #[must_use]
     pub const fn offload(&self) -> Capabilities {
         self.offload
+    }
+
+    /// Whether it carries Ethernet frames.
+    #[must_use]
+    pub fn is_ethernet(&self) -> bool {
+        self.mode == Mode::Tap
     }
 
     /// Reads one packet or frame into `buffer` and returns its length and what is left to be done for it; what does

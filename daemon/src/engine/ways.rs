@@ -15,12 +15,14 @@ pub(super) struct Ways {
     /// Peers that the relay was asked for; the client asks again by itself after a reconnect.
     pub(super) bound: BTreeSet<NodeId>,
     pub(super) udp: UdpSockets,
+    /// The bits of a packet's traffic class that its datagram repeats.
+    pub(super) classes: u8,
     pub(super) drops: EngineDrops,
 }
 
 impl Ways {
     /// Sends a message on its path; what a way does not take is dropped and counted.
-    pub(super) fn carry(&mut self, Transmit { to, payload, segment }: Transmit, tx: &mut TxQueue) {
+    pub(super) fn carry(&mut self, Transmit { to, payload, segment, class }: Transmit, tx: &mut TxQueue) {
         match to {
             Path::Relay(node) => match self.through_relay(node, fitted(payload, tx), segment) {
                 Ok(()) => {}
@@ -28,7 +30,7 @@ impl Ways {
                 Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
             },
             Path::Udp(address) => {
-                if let Err(error) = self.udp.send(address, &payload, segment) {
+                if let Err(error) = self.udp.send(address, &payload, segment, class & self.classes) {
                     self.drops.udp += 1;
                     tracing::trace!(%error, "a datagram was not sent");
                 }

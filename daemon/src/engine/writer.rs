@@ -2,7 +2,7 @@
 
 use mesh_net::QuicEndpoint;
 use mesh_node::Delivery;
-use mesh_packet::{Layout, Merge, Offload};
+use mesh_packet::{Ecn, Layout, Merge, Offload, mark_congestion, network_offset};
 use mesh_tun::{DeviceIo, MAX_PARTS};
 
 use super::EngineDrops;
@@ -14,6 +14,8 @@ pub(super) struct Writer<'w, 'a> {
     quic: &'w QuicEndpoint,
     drops: &'w mut EngineDrops,
     joining: Joining,
+    /// The network around the tunnel met congestion.
+    congested: bool,
     open: Option<Open<'a>>,
     /// The payloads behind the first packet.
     tails: [&'a [u8]; MAX_PARTS - 1],
@@ -39,7 +41,21 @@ impl<'w, 'a> Writer<'w, 'a> {
         drops: &'w mut EngineDrops,
         joining: Joining,
     ) -> Self {
-        Self { device, quic, drops, joining, open: None, tails: [&[]; MAX_PARTS - 1], count: 0 }
+        Self {
+            device,
+            quic,
+            drops,
+            joining,
+            congested: false,
+            open: None,
+            tails: [&[]; MAX_PARTS - 1],
+            count: 0,
+        }
+    }
+
+    /// Says how the datagrams that follow were marked.
+    pub(super) fn outer(&mut self, mark: Ecn) {
+        self.congested = mark == Ecn::Experienced;
     }
 
     /// Takes what a frame brought.
@@ -47,9 +63,16 @@ impl<'w, 'a> Writer<'w, 'a> {
         match delivery {
             Delivery::Packet(packet) => {
                 self.flush();
-                self.write(&Offload::NONE, &[packet]);
+                let network = if self.device.is_ethernet() { network_offset(packet) } else { Some(0) };
+                if self.passes(packet, network) {
+                    self.write(&Offload::NONE, &[packet]);
+                }
             }
-            Delivery::Partial { network, packet, continued } => self.partial(network, packet, continued),
+            Delivery::Partial { network, packet, continued } => {
+                if self.passes(packet, Some(network)) {
+                    self.partial(network, packet, continued);
+                }
+            }
             Delivery::Quic(peer, datagram) => self.quic.datagram(peer, datagram),
         }
     }
@@ -89,6 +112,16 @@ impl<'w, 'a> Writer<'w, 'a> {
             }
             None => self.drops.device += 1,
         }
+    }
+
+    /// Carries the mark of congestion from the datagram to the packet in it, or drops the packet where its sender would not
+    /// understand (RFC 6040, 4.2).
+    fn passes(&mut self, packet: &mut [u8], network: Option<usize>) -> bool {
+        if !self.congested || network.is_none() || mark_congestion(packet, network) {
+            return true;
+        }
+        self.drops.congested += 1;
+        false
     }
 
     fn joins(&self, merge: &Merge) -> bool {

@@ -129,6 +129,7 @@ impl Running {
             device: device.io(),
             relay: client.sender(),
             udp,
+            copy_dscp: shared.config.copy_dscp,
             handshakes,
             quic: Arc::clone(&quic),
             stun,

@@ -33,6 +33,7 @@ impl Place {
             interface: "mesh-test".into(),
             mode: None,
             offload: true,
+            copy_dscp: false,
             mtu: 1420,
             group: String::new(),
             operator: None,

@@ -1,18 +1,21 @@
 //! Sending one payload as datagrams: with the kernel's segmentation, or one by one.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mesh_packet::ECN;
 use nix::errno::Errno;
-use quinn_udp::Transmit;
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use quinn_udp::{EcnCodepoint, Transmit};
 
 use super::error::{UdpSendError, errno};
 
 /// Sends `payload` as datagrams of `segment` bytes through `raw`, several per call while `gso` holds.
 pub(super) fn send(
     gso: &AtomicBool,
-    to: SocketAddr,
+    (to, class): (SocketAddr, u8),
     payload: &[u8],
     segment: Option<u16>,
     mut raw: impl FnMut(&Transmit<'_>) -> io::Result<()>,
@@ -23,13 +26,14 @@ pub(super) fn send(
         let together =
             if gso.load(Ordering::Relaxed) { segments_at_once(segment) * segment } else { segment };
         let contents = rest.get(..together).unwrap_or(rest);
-        match transmit(to, contents, segment, &mut raw) {
+        match transmit((to, class), contents, segment, &mut raw) {
             Ok(()) => sent += contents.len(),
             Err(error) if contents.len() > segment && is_refused_segmentation(&error) => {
                 // The same errors come for reasons that have nothing to do with segmentation: it is at fault only if
                 // the first datagram can be sent by itself.
                 let first = rest.get(..segment).unwrap_or(rest);
-                transmit(to, first, segment, &mut raw).map_err(|error| UdpSendError::new(error, sent))?;
+                transmit((to, class), first, segment, &mut raw)
+                    .map_err(|error| UdpSendError::new(error, sent))?;
                 sent += first.len();
                 gso.store(false, Ordering::Relaxed);
             }
@@ -40,18 +44,46 @@ pub(super) fn send(
 }
 
 fn transmit(
-    destination: SocketAddr,
+    (destination, class): (SocketAddr, u8),
     contents: &[u8],
     segment: usize,
     raw: &mut impl FnMut(&Transmit<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
     let segment_size = (contents.len() > segment).then_some(segment);
-    let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+    let transmit = Transmit {
+        destination,
+        ecn: EcnCodepoint::from_bits(class & ECN),
+        contents,
+        segment_size,
+        src_ip: None,
+    };
     match raw(&transmit) {
         // The news of an earlier datagram, told once and in place of sending this one.
         Err(error) if errno(&error) == Some(Errno::ECONNREFUSED) => raw(&transmit),
         result => result,
     }
+}
+
+/// Sends with a whole traffic class, of which the library sets only the congestion mark.
+pub(super) fn with_class(fd: RawFd, transmit: &Transmit<'_>, class: u8) -> io::Result<()> {
+    let segment = transmit.segment_size.map(|size| u16::try_from(size).unwrap_or(u16::MAX));
+    let wide = i32::from(class);
+    let class = match transmit.destination {
+        SocketAddr::V4(_) => ControlMessage::Ipv4Tos(&class),
+        SocketAddr::V6(_) => ControlMessage::Ipv6TClass(&wide),
+    };
+    let segments = segment.as_ref().map(ControlMessage::UdpGsoSegments);
+    let (one, both);
+    let messages: &[ControlMessage<'_>] = if let Some(segments) = segments {
+        both = [class, segments];
+        &both
+    } else {
+        one = [class];
+        &one
+    };
+    let to = SockaddrStorage::from(transmit.destination);
+    sendmsg(fd, &[IoSlice::new(transmit.contents)], messages, MsgFlags::MSG_DONTWAIT, Some(&to))?;
+    Ok(())
 }
 
 /// How many datagrams of this size the kernel cuts from one payload.

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use mesh_packet::{ECN, Ecn};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -26,7 +27,7 @@ fn receive(sockets: &mut UdpSockets, count: usize) -> Vec<(SocketAddr, Vec<u8>)>
         assert!(Instant::now() < deadline, "{} of {count} datagrams", got.len());
         wait_readable(sockets, 100);
         let taken = sockets
-            .recv_batch(|from, bytes, segment| {
+            .recv_batch(|from, bytes, segment, _| {
                 got.extend(bytes.chunks(segment).map(|datagram| (from, datagram.to_vec())));
             })
             .unwrap();
@@ -49,8 +50,8 @@ fn datagram(number: usize, len: usize) -> Vec<u8> {
 fn each_family_has_its_socket() {
     let (mut here, to) = bound(&[V4, V6]);
     let (there, from) = bound(&[V4, V6]);
-    there.send(to[0], b"four", None).unwrap();
-    there.send(to[1], b"six", None).unwrap();
+    there.send(to[0], b"four", None, 0).unwrap();
+    there.send(to[1], b"six", None, 0).unwrap();
     let mut got = receive(&mut here, 2);
     got.sort();
     assert_eq!(got, [(from[0], b"four".to_vec()), (from[1], b"six".to_vec())]);
@@ -68,8 +69,8 @@ fn both_families_share_a_port() {
     });
     let (mut sockets, port) = shared.unwrap();
     let (sender, _) = bound(&[V4, V6]);
-    sender.send(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), b"4", None).unwrap();
-    sender.send(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port), b"6", None).unwrap();
+    sender.send(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port), b"4", None, 0).unwrap();
+    sender.send(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port), b"6", None, 0).unwrap();
     assert_eq!(receive(&mut sockets, 2).len(), 2);
 }
 
@@ -79,7 +80,7 @@ fn mapped_addresses_count_as_ipv4() {
     let (there, from) = bound(&[V4]);
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), to[0].port());
     assert!(there.serves(mapped));
-    there.send(mapped, b"x", None).unwrap();
+    there.send(mapped, b"x", None, 0).unwrap();
     assert_eq!(receive(&mut here, 1), [(from[0], b"x".to_vec())]);
     assert_eq!(canonical(mapped), to[0]);
     let flow: SocketAddr = std::net::SocketAddrV6::new(Ipv6Addr::LOCALHOST, 9, 77, 3).into();
@@ -103,8 +104,8 @@ fn second_address_of_a_family_and_a_taken_port_are_refused() {
 fn no_sockets_is_a_choice() {
     let (mut none, addresses) = bound(&[]);
     assert_eq!((addresses.len(), none.fds().count()), (0, 0));
-    assert_eq!(none.recv_batch(|_, _, _| panic!("nothing can arrive")).unwrap(), 0);
-    assert!(matches!(none.send(V4, b"x", None), Err(UdpSendError::NoSocket)));
+    assert_eq!(none.recv_batch(|_, _, _, _| panic!("nothing can arrive")).unwrap(), 0);
+    assert!(matches!(none.send(V4, b"x", None, 0), Err(UdpSendError::NoSocket)));
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn segments_arrive_as_datagrams() {
         let (there, from) = bound(&[family]);
         for (segment, total) in [(1200, 1200 * 7 + 5), (1, 200), (1452, 60_000), (500, 500), (700, 699)] {
             let payload = datagram(total, total);
-            there.send(to[0], &payload, Some(segment)).unwrap();
+            there.send(to[0], &payload, Some(segment), 0).unwrap();
             let wanted: Vec<_> =
                 payload.chunks(segment.into()).map(|part| (from[0], part.to_vec())).collect();
             assert_eq!(receive(&mut here, wanted.len()), wanted, "{segment} of {total}");
@@ -129,7 +130,7 @@ fn burst_is_taken_in_bounded_batches_and_whole() {
     // Different lengths are never put together, so that each buffer holds one datagram.
     let count = 3 * MAX_BATCH + 5;
     for number in 0..count {
-        there.send(to[0], &datagram(number, 100 + number), None).unwrap();
+        there.send(to[0], &datagram(number, 100 + number), None, 0).unwrap();
     }
     wait_readable(&here, 1000);
     let mut lengths = Vec::new();
@@ -137,7 +138,7 @@ fn burst_is_taken_in_bounded_batches_and_whole() {
     while lengths.len() < count {
         let before = lengths.len();
         let taken = here
-            .recv_batch(|source, bytes, segment| {
+            .recv_batch(|source, bytes, segment, _| {
                 assert_eq!((source, segment), (from[0], bytes.len()));
                 assert_eq!(bytes, datagram(bytes.len() - 100, bytes.len()));
                 lengths.push(bytes.len());
@@ -149,7 +150,7 @@ fn burst_is_taken_in_bounded_batches_and_whole() {
     }
     assert_eq!(calls, 4, "{MAX_BATCH} per call");
     assert_eq!(lengths, (100..100 + count).collect::<Vec<_>>());
-    assert_eq!(here.recv_batch(|_, _, _| panic!("all was taken")).unwrap(), 0);
+    assert_eq!(here.recv_batch(|_, _, _, _| panic!("all was taken")).unwrap(), 0);
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn socket_holds_a_burst_that_nobody_reads() {
     // What the kernel's default of 208 KiB would not hold.
     let payload = datagram(3, 60_000);
     for _ in 0..4 {
-        there.send(to[0], &payload, Some(1200)).unwrap();
+        there.send(to[0], &payload, Some(1200), 0).unwrap();
     }
     let got = receive(&mut here, 200);
     assert_eq!(got.len(), 200);
@@ -173,7 +174,7 @@ fn empty_datagrams_are_passed_over() {
     plain.send_to(b"x", to[0]).unwrap();
     assert_eq!(receive(&mut here, 1), [(plain.local_addr().unwrap(), b"x".to_vec())]);
     // And nothing is sent for an empty payload.
-    here.send(plain.local_addr().unwrap(), &[], None).unwrap();
+    here.send(plain.local_addr().unwrap(), &[], None, 0).unwrap();
     plain.set_nonblocking(true).unwrap();
     assert_eq!(plain.recv_from(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }
@@ -182,9 +183,9 @@ fn empty_datagrams_are_passed_over() {
 fn oversize_datagram_is_refused_and_harms_nothing() {
     let (mut here, to) = bound(&[V4]);
     let (there, from) = bound(&[V4]);
-    assert!(matches!(there.send(to[0], &vec![1; 65_508], None), Err(UdpSendError::TooLarge)));
-    there.send(to[0], &vec![2; 65_507], None).unwrap();
-    there.send(to[0], b"after", None).unwrap();
+    assert!(matches!(there.send(to[0], &vec![1; 65_508], None, 0), Err(UdpSendError::TooLarge)));
+    there.send(to[0], &vec![2; 65_507], None, 0).unwrap();
+    there.send(to[0], b"after", None, 0).unwrap();
     let got = receive(&mut here, 2);
     assert_eq!((got[0].1.len(), &got[1]), (65_507, &(from[0], b"after".to_vec())));
 }
@@ -197,12 +198,12 @@ fn closed_port_ends_nothing() {
         drop(gone);
         // Each provokes an ICMP message to the socket that sent it.
         for _ in 0..5 {
-            here.send(closed[0], b"anybody there?", None).unwrap();
-            assert_eq!(here.recv_batch(|_, _, _| {}).unwrap(), 0);
+            here.send(closed[0], b"anybody there?", None, 0).unwrap();
+            assert_eq!(here.recv_batch(|_, _, _, _| {}).unwrap(), 0);
         }
     }
     let (there, from) = bound(&[V4]);
-    there.send(to[0], b"still here", None).unwrap();
+    there.send(to[0], b"still here", None, 0).unwrap();
     assert_eq!(receive(&mut here, 1), [(from[0], b"still here".to_vec())]);
 }
 
@@ -216,7 +217,7 @@ fn refused_segmentation_is_remembered() {
         let together = RefCell::new(0);
         let payload = datagram(9, 10_000);
         for _ in 0..2 {
-            send::send(&gso, to[0], &payload, Some(999), |transmit| {
+            send::send(&gso, (to[0], 0), &payload, Some(999), |transmit| {
                 if transmit.segment_size.is_some() {
                     *together.borrow_mut() += 1;
                     return Err(refusal.into());
@@ -235,7 +236,7 @@ fn refused_segmentation_is_remembered() {
 #[test]
 fn error_that_single_datagrams_share_is_not_blamed_on_segmentation() {
     let gso = AtomicBool::new(true);
-    let result = send::send(&gso, V4, &[0; 3000], Some(1500), |transmit| {
+    let result = send::send(&gso, (V4, 0), &[0; 3000], Some(1500), |transmit| {
         Err(if transmit.segment_size.is_some() { Errno::EINVAL } else { Errno::EMSGSIZE }.into())
     });
     assert!(matches!(result, Err(UdpSendError::TooLarge)));
@@ -246,7 +247,7 @@ fn error_that_single_datagrams_share_is_not_blamed_on_segmentation() {
 fn full_socket_tells_how_much_left() {
     for gso in [true, false] {
         let mut left = 3;
-        let result = send::send(&AtomicBool::new(gso), V4, &[0; 300_000], Some(1000), |transmit| {
+        let result = send::send(&AtomicBool::new(gso), (V4, 0), &[0; 300_000], Some(1000), |transmit| {
             assert!(transmit.contents.len() <= 64_000);
             if left == 0 {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -262,7 +263,7 @@ fn full_socket_tells_how_much_left() {
 #[test]
 fn pending_error_of_another_datagram_costs_nothing() {
     let mut calls = 0;
-    send::send(&AtomicBool::new(true), V4, b"x", None, |_| {
+    send::send(&AtomicBool::new(true), (V4, 0), b"x", None, |_| {
         calls += 1;
         if calls == 1 { Err(Errno::ECONNREFUSED.into()) } else { Ok(()) }
     })
@@ -282,5 +283,29 @@ fn firewall_and_missing_routes_are_told_apart_from_a_full_socket() {
         let error = UdpSendError::new(errno.into(), 0);
         assert_eq!(matches!(error, UdpSendError::Unreachable(_)), unreachable, "{errno}");
         assert_eq!(matches!(error, UdpSendError::Full { sent: 0 }), !unreachable, "{errno}");
+    }
+}
+
+#[test]
+fn congestion_mark_arrives_with_and_without_segmentation() {
+    let (mut here, to) = bound(&[V4, V6]);
+    let (there, _) = bound(&[V4, V6]);
+    let marks = [Ecn::NotCapable, Ecn::Capable1, Ecn::Capable0, Ecn::Experienced];
+    for to in to {
+        for class in [0_u8, 1, 2, 3, 0xb8, 0xb8 | 3] {
+            for (payload, segment) in [(vec![7; 100], None), (vec![7; 3000], Some(1000))] {
+                there.send(to, &payload, segment, class).unwrap();
+                let (mut bytes, deadline) = (0, Instant::now() + Duration::from_secs(10));
+                while bytes < payload.len() {
+                    assert!(Instant::now() < deadline, "{bytes} bytes of class {class}");
+                    wait_readable(&here, 100);
+                    here.recv_batch(|_, received, _, mark| {
+                        bytes += received.len();
+                        assert_eq!(mark, marks[usize::from(class & ECN)]);
+                    })
+                    .unwrap();
+                }
+            }
+        }
     }
 }
