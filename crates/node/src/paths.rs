@@ -11,6 +11,7 @@
 //! Invariants: no clock, no randomness; every list is bounded; nothing the peer says moves frames anywhere before a
 //! challenge with an unpredictable id came back from there.
 
+mod near;
 mod remote;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,8 @@ pub(crate) struct Paths {
     current: Path,
     changes: u64,
     remotes: Vec<Remote>,
+    /// Where it was found on a local network.
+    near: Vec<SocketAddr>,
     /// How the peer's NAT maps, as it says.
     mapping: Mapping,
     search: Option<Search>,
@@ -115,6 +118,7 @@ impl Paths {
             current: Path::Relay(peer),
             changes: 0,
             remotes: Vec::new(),
+            near: Vec::new(),
             mapping: Mapping::Unknown,
             search: None,
             began: None,
@@ -213,8 +217,9 @@ impl Paths {
     pub(crate) fn candidates(&mut self, now: Instant, said: &Candidates, setting: Setting) -> bool {
         self.mapping = said.mapping;
         let before = self.named();
-        self.remotes
-            .retain(|remote| remote.kind.is_none() || said.list.iter().any(|c| c.address == remote.address));
+        self.remotes.retain(|remote| {
+            remote.kind.is_none() || remote.near || said.list.iter().any(|c| c.address == remote.address)
+        });
         for candidate in &said.list {
             match self.remotes.iter_mut().find(|remote| remote.address == candidate.address) {
                 Some(remote) => remote.kind = Some(candidate.kind),
@@ -299,7 +304,9 @@ impl Paths {
     /// The peer was started anew: what is known of it is past.
     pub(crate) fn forget(&mut self) {
         let Path::Relay(peer) = self.relay else { return };
-        *self = Self { changes: self.changes, ..Self::new(peer) };
+        let near = std::mem::take(&mut self.near);
+        *self = Self { changes: self.changes, near, ..Self::new(peer) };
+        self.add_near();
     }
 
     /// Somebody wants a search at once; true when [`Paths::timeout`] should be called.
