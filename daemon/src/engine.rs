@@ -512,6 +512,7 @@ impl Worker {
                 NodeEvent::Session { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::Gather
+                | NodeEvent::Near { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}
             }

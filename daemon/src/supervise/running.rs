@@ -11,7 +11,7 @@ use mesh_control::{
     RelayStatus, Timestamp,
 };
 use mesh_identity::{Identity, ProofKind, Roster};
-use mesh_net::{QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender};
+use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender};
 use mesh_node::{NodeEvent, Path};
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
@@ -84,6 +84,8 @@ pub(super) struct Running {
     present: BTreeMap<NodeId, bool>,
     proof: Proof,
     data_passed: bool,
+    /// Data passed while the relay was not connected.
+    passed_without_relay: bool,
     since: Instant,
 }
 
@@ -137,7 +139,8 @@ impl Running {
         })
         .map_err(|error| internal(&error))?;
         let known = (&inbox, client.sender());
-        let direct = addresses(&shared.config, (device.name(), &membership), listens, answers, known);
+        let direct =
+            addresses((&shared.config, shared.own), (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
@@ -171,6 +174,7 @@ impl Running {
             present: BTreeMap::new(),
             proof: Proof::new(Instant::now()),
             data_passed: false,
+            passed_without_relay: false,
             since: Instant::now(),
         })
     }
@@ -302,6 +306,11 @@ impl Running {
         Arc::clone(&self.inbox)
     }
 
+    /// What came over local networks.
+    pub(super) fn lan(&self) -> Option<watch::Receiver<LanCounts>> {
+        self.direct.as_ref().and_then(Direct::lan)
+    }
+
     pub(super) const fn relay_status(&self) -> &RelayStatus {
         &self.relay
     }
@@ -334,13 +343,27 @@ impl Running {
         } else {
             "another member to answer".to_owned()
         };
-        Readiness { data_passed: self.data_passed && connected, only_member, reason }
+        let passed = if connected { self.data_passed } else { self.passed_without_relay };
+        Readiness { data_passed: passed, only_member, reason }
     }
 
     fn node_event(&mut self, shared: &Shared, event: &NodeEvent) -> After {
         match event {
-            NodeEvent::Pong { .. } if self.data_passed => return After::Nothing,
-            NodeEvent::Pong { .. } => self.data_passed = true,
+            NodeEvent::Pong { .. } => {
+                let connected = self.relay.state == RelayState::Connected;
+                if self.data_passed && (connected || self.passed_without_relay) {
+                    return After::Nothing;
+                }
+                self.data_passed = true;
+                self.passed_without_relay |= !connected;
+            }
+            NodeEvent::Near { peer } => {
+                tracing::debug!(peer = %self.name(*peer), "found on a local network");
+                if self.relay.state != RelayState::Connected && !self.passed_without_relay {
+                    self.prove(*peer);
+                }
+                return After::Nothing;
+            }
             NodeEvent::Established { peer } => {
                 tracing::info!(peer = %self.name(*peer), "session established");
                 if !self.data_passed {
@@ -408,6 +431,7 @@ impl Running {
                     observed_address: Some(observed),
                     retry_in_ms: None,
                 };
+                self.passed_without_relay = false;
                 self.forget_presence();
                 self.engine.send(Command::Relay(true));
                 self.ask();

@@ -42,6 +42,7 @@ impl Place {
             aead: AeadKind::default(),
             direct: false,
             port_mapping: false,
+            mdns: false,
             udp_listen: Some(Vec::new()),
             endpoints: BTreeMap::new(),
             hold_until_mixed: true,

@@ -16,7 +16,12 @@ pub(crate) struct Near {
 
 impl Paths {
     /// The peer was found at these addresses and no others.
-    pub(crate) fn set_near(&mut self, now: Instant, mut addresses: Vec<SocketAddr>, setting: Setting) -> Near {
+    pub(crate) fn set_near(
+        &mut self,
+        now: Instant,
+        mut addresses: Vec<SocketAddr>,
+        setting: Setting,
+    ) -> Near {
         addresses.truncate(NEAR);
         let news = addresses.iter().any(|address| !self.near.contains(address));
         self.near = addresses;
@@ -36,7 +41,7 @@ impl Paths {
         for address in self.near.clone() {
             match self.remotes.iter_mut().find(|remote| remote.address == address) {
                 Some(remote) => remote.near = true,
-                None => self.add(Remote { near: true, ..Remote::seen(address) }),
+                None => self.add(Remote::near(address)),
             }
         }
     }

@@ -40,6 +40,11 @@ impl Remote {
         Self { kind: Some(candidate.kind), ..Self::seen(candidate.address) }
     }
 
+    /// One that was found on a local network.
+    pub(super) fn near(address: SocketAddr) -> Self {
+        Self { near: true, ..Self::seen(address) }
+    }
+
     pub(crate) fn seen(address: SocketAddr) -> Self {
         Self {
             address,
