@@ -377,7 +377,7 @@ impl Paths {
         let Some(mut search) = self.search else { return };
         if now >= search.ends || !setting.searches {
             self.search = None;
-            if matches!(self.current, Path::Relay(_)) {
+            if self.is_wanting(now) {
                 self.failures = self.failures.saturating_add(1);
                 let wait = BACKOFF_FIRST.saturating_mul(1 << (self.failures - 1).min(8)).min(BACKOFF_MOST);
                 self.next_search = Some(now + wait);
@@ -443,8 +443,10 @@ impl Paths {
                 }
             }
             None => {
-                // Nothing better is known; the handshake that follows silence finds whatever there is.
+                // Nothing better is known. The peer may have moved to an address that was named, or found near by; the
+                // handshake that follows silence finds whatever else there is.
                 (self.data.check, self.data.unanswered, self.data.long) = (None, None, false);
+                self.begins(now, setting);
             }
         }
     }

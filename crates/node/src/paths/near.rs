@@ -97,6 +97,27 @@ mod tests {
 
     #[test]
     #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
+    fn peer_that_moved_is_followed_without_a_relay() {
+        let alone = Setting { searches: true, relay: false };
+        let mut now = Instant::now();
+        let mut paths = Paths::new(NodeId([1; 32]));
+        paths.set_near(now, vec![address(1)], alone);
+        paths.shown(now, crate::path::Path::Udp(address(1)));
+        paths.set_near(now, vec![address(2)], alone);
+        let mut challenged = false;
+        for _ in 0..100 {
+            paths.sends(now, false, alone);
+            let Some(due) = paths.due() else { break };
+            now = due;
+            let steps = paths.timeout(now, alone);
+            challenged |=
+                steps.iter().any(|step| matches!(step, Step::Challenge(to, _) if *to == address(2)));
+        }
+        assert!(challenged, "nobody asked at the new address");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
     fn number_of_neighbours_addresses_is_bounded() {
         let now = Instant::now();
         let mut paths = Paths::new(NodeId([1; 32]));
