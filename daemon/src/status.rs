@@ -12,7 +12,7 @@ use mesh_identity::Roster;
 use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
 use mesh_wire::control::{CandidateKind, Mapping};
-use mesh_wire::handshake::SUITE_NAME;
+use mesh_wire::handshake::suite_name;
 use mesh_wire::roster::{Leaf, Link, Roles};
 
 use crate::config::Config;
@@ -122,7 +122,7 @@ fn peer(
     let online = online.filter(|_| connected);
     let session = live.and_then(|peer| {
         peer.session.map(|session| SessionStatus {
-            suite: SUITE_NAME.to_owned(),
+            suite: suite_name(session.suite).to_owned(),
             handshake_age_s: session.age.as_secs(),
             key_age_s: session.key_age.as_secs(),
             exporter_mixed: session.mixed,
@@ -329,6 +329,7 @@ mod tests {
                 age: Duration::ZERO,
                 key_age: Duration::ZERO,
                 mixed: true,
+                suite: mesh_wire::handshake::SUITE,
             }),
             rtt: None,
             since_received: None,
