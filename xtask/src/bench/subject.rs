@@ -135,11 +135,12 @@ impl Subject {
         Ok(())
     }
 
-    /// Bytes that went out through the interface of the near end.
-    pub(crate) fn sent(&self) -> Result<f64> {
+    /// Bytes that went through the interface of the near end, both ways.
+    pub(crate) fn passed(&self) -> Result<f64> {
         let text = self.near.run(&["ip", "-s", "-j", "link", "show", "dev", &self.interface])?;
         let links: Value = serde_json::from_str(&text)?;
-        links[0]["stats64"]["tx"]["bytes"].as_f64().context("no counter of the interface")
+        let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_f64();
+        bytes("tx").zip(bytes("rx")).map(|(tx, rx)| tx + rx).context("no counters of the interface")
     }
 
     /// Process ids of the programs.

@@ -23,15 +23,17 @@ pub(super) fn wireguard_go(near: Host, far: Host) -> Result<Subject> {
     }
     let mut programs = Vec::new();
     for (index, (host, other)) in [(&near, &far), (&far, &near)].into_iter().enumerate() {
-        let words = ["env", "WG_PROCESS_FOREGROUND=1", &program.display().to_string(), "-f", "wg0"];
+        // Its control socket lies in a directory that all namespaces share.
+        let interface = &format!("smwg{index}");
+        let words = ["env", "WG_PROCESS_FOREGROUND=1", &program.display().to_string(), "-f", interface];
         let mut process = host.spawn("wireguard-go", &words)?;
-        wait_for_interface(host, &mut process, "wg0")?;
+        wait_for_interface(host, &mut process, interface)?;
         let endpoint = format!("{}:51820", other.address);
         let allowed = inner(1 - index);
         host.run(&[
             "wg",
             "set",
-            "wg0",
+            interface,
             "private-key",
             &keys[index].0,
             "listen-port",
@@ -43,7 +45,7 @@ pub(super) fn wireguard_go(near: Host, far: Host) -> Result<Subject> {
             "endpoint",
             &endpoint,
         ])?;
-        configure(host, "wg0", index)?;
+        configure(host, interface, index)?;
         programs.push(process);
     }
     ready(Subject {
@@ -52,7 +54,7 @@ pub(super) fn wireguard_go(near: Host, far: Host) -> Result<Subject> {
         far,
         address: inner(1),
         programs,
-        interface: "wg0".into(),
+        interface: "smwg0".into(),
     })
 }
 
