@@ -91,6 +91,8 @@ pub struct Config {
     pub provider: ProviderKind,
     /// ChaCha20-Poly1305.
     pub aead: AeadKind,
+    /// Whether AES-256-GCM is offered where the processor has instructions for it.
+    pub aes: bool,
     /// Whether to look for paths to peers without the relay.
     pub direct: bool,
     /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
@@ -154,6 +156,7 @@ struct File {
 struct Crypto {
     provider: Option<String>,
     aead: Option<String>,
+    aes: Option<bool>,
 }
 
 impl Config {
@@ -193,6 +196,7 @@ impl Config {
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
             provider: parse("crypto.provider", file.crypto.provider, "aws-lc")?,
             aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
+            aes: file.crypto.aes.unwrap_or(true),
             direct: file.direct.unwrap_or(true),
             port_mapping: file.port_mapping.unwrap_or(true),
             mdns: file.mdns.unwrap_or(true),

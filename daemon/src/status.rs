@@ -13,7 +13,7 @@ use mesh_net::LanCounts;
 use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
 use mesh_wire::control::{CandidateKind, Mapping};
-use mesh_wire::handshake::SUITE_NAME;
+use mesh_wire::handshake::suite_name;
 use mesh_wire::roster::{Leaf, Link, Roles};
 use tokio::sync::watch;
 
@@ -126,7 +126,7 @@ fn peer(
     let online = online.filter(|_| connected);
     let session = live.and_then(|peer| {
         peer.session.map(|session| SessionStatus {
-            suite: SUITE_NAME.to_owned(),
+            suite: suite_name(session.suite).to_owned(),
             handshake_age_s: session.age.as_secs(),
             key_age_s: session.key_age.as_secs(),
             exporter_mixed: session.mixed,
@@ -348,6 +348,7 @@ mod tests {
                 age: Duration::ZERO,
                 key_age: Duration::ZERO,
                 mixed: true,
+                suite: mesh_wire::handshake::SUITE,
             }),
             rtt: None,
             since_received: None,

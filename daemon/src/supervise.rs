@@ -91,7 +91,7 @@ impl Libraries {
     pub fn of(config: &Config) -> Self {
         Self {
             provider: config.provider.provider(),
-            aead: config.aead.provider(),
+            aead: if config.aes { config.aead.provider_with_aes() } else { config.aead.provider() },
             timings: Timings::default(),
         }
     }

@@ -1,18 +1,20 @@
-//! Figures of the tunnel beside a plain link, measured in one go.
+//! Figures of the tunnel beside a plain link and beside other tunnels, measured in one go.
 //!
-//! Every round measures the plain link and the tunnel directly after each other, so that both see the same machine;
-//! the report shows medians over the rounds and their ratio.
+//! Every round measures each thing on all of them directly after each other, so that all see the same machine; the report
+//! shows medians over the rounds, and ratios to the best other tunnel.
 
 mod figures;
 mod load;
+mod profile;
+mod subject;
 mod traffic;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::ValueEnum as _;
 use serde_json::json;
 
 use crate::arena::{Arena, Host, Process, wait_until};
@@ -20,6 +22,7 @@ use crate::programs::{Relay, ctl, overlay_addresses, start_daemon, start_relay, 
 use crate::{isolate, packages, say, workspace, write_json};
 
 use figures::{Figures, machine};
+use subject::{Kind, Subject};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -27,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// How often everything is measured.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Seconds per transfer.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=60))]
@@ -35,6 +38,13 @@ pub(crate) struct Arguments {
     /// Only the links, not the idle daemons and clients.
     #[arg(long)]
     links_only: bool,
+    /// Only these, in place of all that can be had.
+    #[arg(long, value_name = "SUBJECT", value_delimiter = ',', value_enum)]
+    only: Vec<Kind>,
+    /// In place of figures, write what the processors do during a transfer over the first of `--only` (else the direct
+    /// path): a table of functions and the stacks behind it.
+    #[arg(long, value_name = "DIR")]
+    profile: Option<PathBuf>,
 }
 
 /// Measures and reports.
@@ -47,41 +57,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         if arguments.links_only { None } else { Some(workspace::build_example(CLIENTS.0, CLIENTS.1)?) };
     let handshake = workspace::build_example("mesh-session", "handshake-cost")?;
     isolate::ensure_root_of_networks()?;
-    let mut figures = Figures::default();
     let mut arena = Arena::new(NAME)?;
     let relay_host = arena.host("relay")?;
-    let (near, far) = (arena.host("near")?, arena.host("far")?);
     let relay = start_relay(&relay_host, RELAY_LIMITS)?;
-    figures.add("meshrelay RSS without clients", "MiB", None, Some(load::rss_mib(relay.process.pid())?));
-    let daemons = [start_daemon(&near, false)?, start_daemon(&far, false)?];
-    ctl(&near, &["up", "--new", "bench", "--relay", &relay.url, "--name", "near"], None)?;
-    let ticket = ctl(&near, &["invite", "--name", "far"], None)?;
-    ctl(&far, &["up", "--ticket-file", "-"], Some(&ticket))?;
-    figures.add("meshd RSS idle, 1 peer", "MiB", None, Some(load::rss_mib(daemons[0].pid())?));
-    let links = Links {
-        plain: far.address.clone(),
-        tunnel: overlay_addresses(&far)?.0,
-        near: &near,
-        far: &far,
-        relay: &relay,
-        daemons: &daemons,
-        seconds: arguments.seconds,
-    };
+    if let Some(dir) = &arguments.profile {
+        let kind = arguments.only.first().copied().unwrap_or(Kind::Direct);
+        let subject = kind.start(&mut arena, &relay)?;
+        return profile::run(&subject, &relay, dir).map(|()| ExitCode::SUCCESS);
+    }
+    let mut figures = Figures::default();
+    figures.add("meshrelay RSS without clients", "MiB", None, load::rss_mib(relay.process.pid())?);
+    let (subjects, absent) = start_all(arguments, &mut arena, &relay)?;
     for round in 1..=arguments.rounds {
         say::line(&format!("round {round} of {}", arguments.rounds));
-        links.measure(&mut figures)?;
-        figures.add(
-            "CPU of a full handshake, both sides",
-            "ms",
-            None,
-            Some(load::printed_figure(&handshake)?),
-        );
-        let newcomer = arena.host(&format!("new{round}"))?;
-        let daemon = time_to_first_ping(&near, &newcomer, &mut figures)?;
-        cost_of_coming_up((&near, &daemons[0]), (&newcomer, &daemon), &mut figures)?;
+        measure(&subjects, &relay, arguments.seconds, &mut figures)?;
+        figures.add("CPU of a full handshake, both sides", "ms", None, load::printed_figure(&handshake)?);
     }
-    figures.add("meshd RSS after load", "MiB", None, Some(load::rss_mib(daemons[0].pid())?));
-    drop(daemons);
+    for subject in subjects.iter().filter(|subject| !subject.programs.is_empty()) {
+        let memory: f64 = subject.pids().into_iter().map(load::rss_mib).sum::<Result<f64>>()?;
+        let each = memory / subject.programs.len() as f64;
+        figures.add("RSS of each daemon after load", "MiB", Some(subject.kind), each);
+    }
+    drop(subjects);
+    let near = arena.host("near")?;
+    let daemon = start_daemon(&near, false)?;
+    ctl(&near, &["up", "--new", "bench", "--relay", &relay.url, "--name", "near"], None)?;
+    for round in 1..=arguments.rounds {
+        let newcomer = arena.host(&format!("new{round}"))?;
+        let other = time_to_first_ping(&near, &newcomer, &mut figures)?;
+        cost_of_coming_up((&near, &daemon), (&newcomer, &other), &mut figures)?;
+    }
+    drop(daemon);
     if let Some(program) = clients {
         load::idle_peers(&mut arena, &relay, &mut figures)?;
         load::idle_clients(&relay_host, &mut arena, &relay, &program, &mut figures)?;
@@ -89,126 +95,85 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let machine = machine();
     say::heading(&format!("{}; medians of {} rounds", machine.summary(), arguments.rounds));
     say::table(&figures.rows());
+    for reason in &absent {
+        say::line(&format!("not measured: {reason}"));
+    }
     let document = json!({
-        "schema": "shadowmesh.bench/1",
+        "schema": "shadowmesh.bench/2",
         "machine": machine.document(),
         "rounds": arguments.rounds,
         "figures": figures.document(),
+        "absent": absent,
     });
     write_json(arguments.json.as_ref(), &document)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The two ways between two hosts.
-#[derive(Debug)]
-struct Links<'arena> {
-    plain: String,
-    tunnel: String,
-    near: &'arena Host,
-    far: &'arena Host,
-    relay: &'arena Relay,
-    daemons: &'arena [Process; 2],
-    seconds: u32,
+/// Starts what is to be measured; the names of what cannot be had come with the reason.
+fn start_all(arguments: &Arguments, arena: &mut Arena, relay: &Relay) -> Result<(Vec<Subject>, Vec<String>)> {
+    let (mut subjects, mut absent) = (Vec::new(), Vec::new());
+    for kind in Kind::value_variants().iter().copied() {
+        if !arguments.only.is_empty() && !arguments.only.contains(&kind) {
+            continue;
+        }
+        match kind.start(arena, relay) {
+            Ok(subject) => subjects.push(subject),
+            Err(error) if kind.is_rival() => absent.push(format!("{}: {error:#}", kind.name())),
+            Err(error) => return Err(error),
+        }
+    }
+    for reason in &absent {
+        say::line(&format!("not measured: {reason}"));
+    }
+    Ok((subjects, absent))
 }
 
-impl Links<'_> {
-    /// One round: each measurement on the plain link, then through the tunnel.
-    fn measure(&self, figures: &mut Figures) -> Result<()> {
-        let (near, far, seconds) = (self.near, self.far, self.seconds);
-        let ends = [&self.plain, &self.tunnel];
-        for (name, streams, reverse) in TCP {
-            let mut rates = [0.0; 2];
-            for (rate, address) in rates.iter_mut().zip(ends) {
-                let before = self.busy()?;
-                let result = traffic::tcp(near, far, address, seconds, streams, reverse)?;
-                *rate = result.mbit_s;
-                if *address == self.tunnel {
-                    self.costs(figures, name, &before, &result)?;
-                }
+/// One round: each measurement on everything.
+fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figures) -> Result<()> {
+    for (name, streams, reverse) in TCP {
+        for subject in subjects {
+            let (before, passed) = (busy(subject, relay)?, subject.passed()?);
+            let result =
+                traffic::tcp(&subject.near, &subject.far, &subject.address, seconds, streams, reverse)?;
+            subject.has_its_path()?;
+            // A transfer beside the tunnel would measure nothing of it.
+            if subject.passed()? - passed < result.gigabytes * 1e9 {
+                bail!("the transfer of \"{}\" did not go through its interface", subject.kind.name());
             }
-            figures.add(name, "Mbit/s", Some(rates[0]), Some(rates[1]));
+            figures.add(name, "Mbit/s", Some(subject.kind), result.mbit_s);
+            if name == TCP[0].0 && !subject.programs.is_empty() {
+                let used = busy(subject, relay)? - before;
+                figures.add("CPU per GB, both ends", "s", Some(subject.kind), used / result.gigabytes);
+            }
         }
-        for (name, size) in [("UDP 1372 B received", 1372), ("UDP 64 B received", 64)] {
-            let mut results = Vec::new();
-            for address in ends {
-                results.push(traffic::udp(near, far, address, seconds, size)?);
-            }
-            figures.add(name, "packets/s", Some(results[0].received), Some(results[1].received));
+    }
+    for (name, size) in [("UDP 1372 B received", 1372), ("UDP 64 B received", 64)] {
+        for subject in subjects {
+            // What exceeds the inner MTU would be fragmented.
+            let size = if subject.kind == Kind::Plain { size } else { size.min(1372) };
+            let result = traffic::udp(&subject.near, &subject.far, &subject.address, seconds, size)?;
+            figures.add(name, "packets/s", Some(subject.kind), result.received);
             let loss = format!("{} loss", name.trim_end_matches(" received"));
-            figures.add(&loss, "%", Some(results[0].loss), Some(results[1].loss));
+            figures.add(&loss, "%", Some(subject.kind), result.loss);
         }
-        for (state, loaded) in [("idle", false), ("under TCP load", true)] {
-            let mut results = Vec::new();
-            for address in ends {
-                results.push(traffic::latency(near, far, address, loaded)?);
-            }
-            figures.add(
-                &format!("RTT {state}, median"),
-                "ms",
-                Some(results[0].median),
-                Some(results[1].median),
-            );
-            figures.add(&format!("RTT {state}, p99"), "ms", Some(results[0].p99), Some(results[1].p99));
-            let loss = format!("RTT {state}, pings lost");
-            figures.add(&loss, "%", Some(results[0].loss), Some(results[1].loss));
-        }
-        Ok(())
     }
-
-    /// What everybody used so far.
-    fn busy(&self) -> Result<Busy> {
-        let pids = [self.daemons[0].pid(), self.daemons[1].pid(), self.relay.process.pid()];
-        let mut programs = [0.0; 3];
-        let mut threads = BTreeMap::new();
-        for ((seconds, pid), who) in programs.iter_mut().zip(pids).zip(WHO) {
-            *seconds = load::cpu_seconds(pid)?;
-            for (path, (name, seconds)) in load::thread_seconds(pid)? {
-                threads.insert(path, (format!("{name} of {who}"), seconds));
-            }
+    for (state, loaded) in [("idle", false), ("under TCP load", true)] {
+        for subject in subjects {
+            let result = traffic::latency(&subject.near, &subject.far, &subject.address, loaded)?;
+            let name = |what: &str| format!("RTT {state}, {what}");
+            figures.add(&name("median"), "ms", Some(subject.kind), result.median);
+            figures.add(&name("p99"), "ms", Some(subject.kind), result.p99);
+            figures.add(&name("pings lost"), "%", Some(subject.kind), result.loss);
         }
-        Ok(Busy { programs, threads, machine: load::machine_seconds()?, at: Instant::now() })
     }
-
-    /// What a transfer cost, for the plainest of them.
-    fn costs(&self, figures: &mut Figures, name: &str, before: &Busy, result: &traffic::Tcp) -> Result<()> {
-        if name != TCP[0].0 {
-            return Ok(());
-        }
-        let after = self.busy()?;
-        let seconds = (after.at - before.at).as_secs_f64();
-        for (index, who) in WHO.into_iter().enumerate() {
-            let used = after.programs[index] - before.programs[index];
-            figures.add(&format!("CPU per GB, {who}"), "s", None, Some(used / result.gigabytes));
-            figures.add(
-                &format!("CPU of {who} meanwhile"),
-                "% of a core",
-                None,
-                Some(100.0 * used / seconds),
-            );
-        }
-        let used =
-            |path: &PathBuf, total: f64| total - before.threads.get(path).map_or(0.0, |(_, start)| *start);
-        let busiest = after.threads.iter().map(|(path, (name, total))| (used(path, *total), name));
-        if let Some((used, name)) = busiest.max_by(|one, other| one.0.total_cmp(&other.0)) {
-            let title = format!("CPU of the busiest thread ({name})");
-            figures.add(&title, "% of a core", None, Some(100.0 * used / seconds));
-        }
-        let (busy, idle) = (after.machine.0 - before.machine.0, after.machine.1 - before.machine.1);
-        figures.add("CPU of the whole machine meanwhile", "%", None, Some(100.0 * busy / (busy + idle)));
-        Ok(())
-    }
+    Ok(())
 }
 
-/// Processor time used up to a moment.
-#[derive(Debug)]
-struct Busy {
-    /// In the order of [`WHO`], in seconds.
-    programs: [f64; 3],
-    /// Name and seconds of every thread of theirs.
-    threads: BTreeMap<PathBuf, (String, f64)>,
-    /// Busy and idle seconds of all cores.
-    machine: (f64, f64),
-    at: Instant,
+/// Seconds of processor time that the programs of a subject used so far, the relay's too where it carries the traffic.
+fn busy(subject: &Subject, relay: &Relay) -> Result<f64> {
+    let ends: f64 = subject.pids().into_iter().map(load::cpu_seconds).sum::<Result<f64>>()?;
+    let relay = if subject.kind == Kind::Relay { load::cpu_seconds(relay.process.pid())? } else { 0.0 };
+    Ok(ends + relay)
 }
 
 /// Comes up again as a member and pings; counts the processor time of both daemons until the reply.
@@ -224,8 +189,8 @@ fn cost_of_coming_up(near: (&Host, &Process), far: (&Host, &Process), figures: &
     let start = Instant::now();
     ctl(far.0, &["up"], None)?;
     far.0.run(&["ping", "-n", "-c", "1", "-W", "5", &address])?;
-    figures.add("up again until the first ping", "s", None, Some(start.elapsed().as_secs_f64()));
-    figures.add("CPU of both meshd for that, handshake included", "ms", None, Some(used()? - before));
+    figures.add("up again until the first ping", "s", None, start.elapsed().as_secs_f64());
+    figures.add("CPU of both meshd for that, handshake included", "ms", None, used()? - before);
     Ok(())
 }
 
@@ -236,18 +201,17 @@ fn time_to_first_ping(coordinator: &Host, newcomer: &Host, figures: &mut Figures
     let ticket = ctl(coordinator, &["invite"], None)?;
     let start = Instant::now();
     ctl(newcomer, &["up", "--ticket-file", "-", "--name", &newcomer.name], Some(&ticket))?;
-    figures.add("meshctl up with a ticket", "s", None, Some(start.elapsed().as_secs_f64()));
+    figures.add("meshctl up with a ticket", "s", None, start.elapsed().as_secs_f64());
     wait_until("the first ping", Duration::from_secs(10), || {
         let ping = newcomer.command(&["ping", "-n", "-c", "1", "-W", "1", &address]).output()?;
         Ok(ping.status.success().then_some(()))
     })?;
-    figures.add("up with a ticket until the first ping", "s", None, Some(start.elapsed().as_secs_f64()));
+    figures.add("up with a ticket until the first ping", "s", None, start.elapsed().as_secs_f64());
     anyhow::ensure!(status(newcomer)?["state"] == "up", "the newcomer is not up");
     Ok(daemon)
 }
 
 const NAME: &str = "bench";
-const WHO: [&str; 3] = ["sending meshd", "receiving meshd", "meshrelay"];
 
 /// All clients of the measurement come from one address; the transfer is bounded by the machine alone.
 const RELAY_LIMITS: &str = "clients_per_address = 2000\nnew_clients_per_second = 0\nbytes_per_second = 0";

@@ -1,7 +1,8 @@
 //! The Debian packages that a command needs.
 
 use std::env;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -70,6 +71,78 @@ pub(crate) fn ensure_installed(needs: &[&[Need]]) -> Result<()> {
         ensure!(apt_get(&[&["install"], missing.as_slice()].concat())?, "apt-get could not install {list}");
     }
     Ok(())
+}
+
+/// Finds a program in the newest version that the system's own mirror has, which may be of a later release of Debian. It is
+/// unpacked beside other caches of the project, not installed; without such a version, the installed one counts.
+pub(crate) fn newest(program: &str, package: &str) -> Result<PathBuf> {
+    let dir = cache_dir().join("newest").join(package);
+    let unpacked = dir.join("usr/bin").join(program);
+    if unpacked.is_file() {
+        return Ok(unpacked);
+    }
+    match unpack_newest(&dir, package) {
+        Ok(()) if unpacked.is_file() && runs(&unpacked) => return Ok(unpacked),
+        Ok(()) => say::line(&format!("the newest {package} does not run here")),
+        Err(error) => say::line(&format!("the newest {package} cannot be had: {error:#}")),
+    }
+    // So that another run does not find half of it.
+    let _ = fs::remove_dir_all(&dir);
+    let name: &'static str = Box::leak(program.to_owned().into_boxed_str());
+    let package: &'static str = Box::leak(package.to_owned().into_boxed_str());
+    ensure_installed(&[&[(name, package)]])?;
+    Ok(Path::new("/usr/bin").join(program))
+}
+
+fn runs(program: &Path) -> bool {
+    let status = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    // A library that is too old ends it by a code of the loader.
+    status.is_ok_and(|status| status.code().is_some_and(|code| code < 126))
+}
+
+fn unpack_newest(dir: &Path, package: &str) -> Result<()> {
+    let mirror = Command::new("apt-get")
+        .args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Origin: Debian"])
+        .output()
+        .context("cannot run apt-get")?;
+    let mirror = String::from_utf8_lossy(&mirror.stdout).lines().next().unwrap_or_default().to_owned();
+    ensure!(!mirror.is_empty(), "apt-get knows no mirror of Debian");
+    fs::create_dir_all(dir.join("lists/partial"))?;
+    fs::create_dir_all(dir.join("cache/archives/partial"))?;
+    let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
+    fs::write(
+        dir.join("sources.list"),
+        format!("deb [signed-by={keyring} trusted=yes] {mirror} testing main\n"),
+    )?;
+    let path = |name: &str| dir.join(name).display().to_string();
+    let options = [
+        format!("-oDir::Etc::sourcelist={}", path("sources.list")),
+        "-oDir::Etc::sourceparts=/dev/null".to_owned(),
+        format!("-oDir::State::lists={}", path("lists")),
+        format!("-oDir::Cache={}", path("cache")),
+        "-oAPT::Sandbox::User=root".to_owned(),
+        "-qq".to_owned(),
+    ];
+    let apt = |words: &[&str]| -> Result<()> {
+        let status = Command::new("apt-get").args(&options).args(words).current_dir(dir).status()?;
+        ensure!(status.success(), "apt-get {} failed", words.join(" "));
+        Ok(())
+    };
+    apt(&["update"])?;
+    apt(&["download", package])?;
+    let archive = fs::read_dir(dir)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("no package was downloaded")?;
+    let status = Command::new("dpkg-deb").arg("-x").arg(archive).arg(dir).status()?;
+    ensure!(status.success(), "dpkg-deb failed");
+    Ok(())
+}
+
+/// Where what was downloaded stays for the next run.
+fn cache_dir() -> PathBuf {
+    let home = env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    env::var_os("SHADOWMESH_CACHE").map_or_else(|| home.join(".cache/shadowmesh"), PathBuf::from)
 }
 
 fn apt_get(words: &[&str]) -> Result<bool> {

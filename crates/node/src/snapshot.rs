@@ -96,6 +96,8 @@ pub struct SessionSnapshot {
     pub key_age: Duration,
     /// The exporter of the QUIC connection is in the keys.
     pub mixed: bool,
+    /// The suite that both sides agreed on.
+    pub suite: u16,
 }
 
 /// What a node does about a peer.
@@ -145,6 +147,7 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
             age: now.duration_since(live.handshake),
             key_age: now.duration_since(live.established),
             mixed: live.mixed,
+            suite: live.session.suite(),
         }),
         rtt: peer.rtt,
         since_received: peer.last_received.map(|at| now.duration_since(at)),

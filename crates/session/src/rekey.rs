@@ -138,7 +138,7 @@ impl Session {
         let keys = SessionKeys::derive(&head, self.role);
         let local = Side { index: local, ..self.local };
         let remote = Side { index: remote, ..self.remote };
-        Ok(Self::new(keys, self.role, self.aead, local, remote))
+        Ok(Self::new(keys, self.role, (self.aead, self.suite), local, remote))
     }
 }
 
@@ -170,6 +170,8 @@ mod tests {
     use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 
     use super::*;
+    use mesh_wire::handshake::SUITE;
+
     use crate::aead::AeadKind;
     use crate::pq::ProviderKind;
 
@@ -177,7 +179,13 @@ mod tests {
         let head = || kdf::extract(b"salt", &[b"secret"]);
         let (a, b) = (Side { index: 1, lanes: 2 }, Side { index: 2, lanes: 2 });
         let session = |role, own, other| {
-            Session::new(SessionKeys::derive(&head(), role), role, AeadKind::AwsLc.provider(), own, other)
+            Session::new(
+                SessionKeys::derive(&head(), role),
+                role,
+                (AeadKind::AwsLc.provider(), SUITE),
+                own,
+                other,
+            )
         };
         (session(Role::Initiator, a, b), session(Role::Responder, b, a))
     }

@@ -6,14 +6,18 @@ use std::fmt;
 use mesh_identity::wipe_stack;
 use mesh_wire::WireError;
 use mesh_wire::frame::{FrameHeader, HEADER, OVERHEAD, PAYLOAD_OFFSET, PayloadKind, TAG};
+use mesh_wire::handshake::SUITE_AES;
 
 use crate::aead::{Aead, AeadProvider};
 use crate::kdf::Prk;
 use crate::replay::ReplayWindow;
 use crate::secret::Secret;
 
-/// Frames that one key may seal over all its lanes.
+/// Frames that one key of ChaCha20-Poly1305 may seal over all its lanes.
 const MAX_FRAMES: u64 = 1 << 60;
+/// The same of AES-256-GCM: with frames of 9 kB, the longest there are, an attacker's advantage stays below 2^-57 (RFC 9001,
+/// appendix B.1.1, which allows as much). At 10 Gbit/s and the usual size they last a minute.
+const MAX_FRAMES_AES: u64 = 1 << 26;
 /// Failed opens after which a key is given up: the integrity limit of ChaCha20-Poly1305 (RFC 9001 section 6.6).
 const MAX_FORGERIES: u64 = 1 << 36;
 
@@ -59,6 +63,7 @@ pub struct Session {
     id: [u8; 16],
     pub(crate) role: Role,
     pub(crate) aead: &'static dyn AeadProvider,
+    pub(crate) suite: u16,
     pub(crate) local: Side,
     pub(crate) remote: Side,
     /// None once it was used for the session that follows.
@@ -118,7 +123,7 @@ impl Session {
     pub(crate) fn new(
         keys: SessionKeys,
         role: Role,
-        aead: &'static dyn AeadProvider,
+        (aead, suite): (&'static dyn AeadProvider, u16),
         local: Side,
         remote: Side,
     ) -> Self {
@@ -126,11 +131,12 @@ impl Session {
             id: keys.id,
             role,
             aead,
+            suite,
             local,
             remote,
             chain: Some(keys.chain),
-            sealer: aead.key(&keys.send),
-            opener: aead.key(&keys.receive),
+            sealer: aead.session_key(suite, &keys.send),
+            opener: aead.session_key(suite, &keys.receive),
             counters: vec![0; usize::from(remote.lanes)],
             windows: (0..local.lanes).map(|_| None).collect(),
             sealed: 0,
@@ -156,10 +162,22 @@ impl Session {
         self.role == Role::Initiator
     }
 
-    /// Returns how many frames the key has sealed, of the 2^60 that it may.
+    /// Returns how many frames the key has sealed, of those that it may.
     #[must_use]
     pub const fn sealed(&self) -> u64 {
         self.sealed
+    }
+
+    /// Returns how many frames the key may seal: 2^60, or 2^26 with AES-256-GCM.
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        if self.suite == SUITE_AES { MAX_FRAMES_AES } else { MAX_FRAMES }
+    }
+
+    /// Returns the suite that both sides agreed on.
+    #[must_use]
+    pub const fn suite(&self) -> u16 {
+        self.suite
     }
 
     /// Returns how many bytes a frame with a payload of `payload` bytes has.
@@ -179,8 +197,9 @@ impl Session {
     /// # Panics
     /// When `frame` is shorter than [`OVERHEAD`].
     pub fn seal(&mut self, lane: u16, kind: PayloadKind, frame: &mut [u8]) -> Result<(), SealError> {
+        let limit = self.limit();
         let counter = self.counters.get_mut(usize::from(lane)).ok_or(SealError::Lane(lane))?;
-        if self.sealed >= MAX_FRAMES {
+        if self.sealed >= limit {
             return Err(SealError::Exhausted);
         }
         let header = FrameHeader { lane, receiver: self.remote.index, counter: *counter };

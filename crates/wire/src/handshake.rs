@@ -21,10 +21,20 @@ pub const ENROL_UNKNOWN: u8 = 0x98;
 
 /// Version of the protocol in HELLO and CHALLENGE.
 pub const VERSION: u8 = 1;
-/// X25519 + ML-KEM-1024, ML-DSA-87 + Ed25519, ChaCha20-Poly1305, SHA-512: the only suite of version 1.
+/// X25519 + ML-KEM-1024, ML-DSA-87 + Ed25519, ChaCha20-Poly1305, SHA-512: the suite that every node has.
 pub const SUITE: u16 = 0x0001;
-/// The name of [`SUITE`] for people.
-pub const SUITE_NAME: &str = "X25519+ML-KEM-1024/ML-DSA-87+Ed25519/ChaCha20-Poly1305";
+/// The same with AES-256-GCM for the frames of the session: offered and taken only by nodes whose processors have
+/// instructions for it.
+pub const SUITE_AES: u16 = 0x0002;
+/// The name of a suite for people.
+#[must_use]
+pub const fn suite_name(suite: u16) -> &'static str {
+    match suite {
+        SUITE => "X25519+ML-KEM-1024/ML-DSA-87+Ed25519/ChaCha20-Poly1305",
+        SUITE_AES => "X25519+ML-KEM-1024/ML-DSA-87+Ed25519/AES-256-GCM",
+        _ => "unknown",
+    }
+}
 /// Most suites in a HELLO.
 pub const SUITES: usize = 4;
 

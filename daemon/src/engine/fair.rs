@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn too_much_costs_the_longest_line_its_oldest() {
         let mut queue = FairQueue::new();
-        put(&mut queue, 1, 1, 100, 200);
+        put(&mut queue, 1, 7, 100, 200);
         for mark in 0..25 {
             put(&mut queue, 2, 1, 60_000, mark);
         }

@@ -116,7 +116,7 @@ mod tests {
     fn sealed_content_has_these_bytes() {
         let name = *b"0123456789abcdef0123456789abcdef";
         let sealed = of(1, 2).seal(NOW, &name, [3; NONCE], &[4; CONTENT]).unwrap();
-        let digest = mesh_session::kdf::sha512(&[&sealed]);
+        let digest = kdf::sha512(&[&sealed]);
         assert_eq!(data_encoding::HEXLOWER.encode(&digest[..16]), "d17aee08b06557a63e7e331340071494");
     }
 }

@@ -26,7 +26,7 @@ use super::Shared;
 use super::connections::Connections;
 use super::machines::{addresses, machines, sockets, this_node};
 use super::pending::Pending;
-use super::proof::Proof;
+use super::proof::{Passed, Proof};
 use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
@@ -83,9 +83,7 @@ pub(super) struct Running {
     relay: RelayStatus,
     present: BTreeMap<NodeId, bool>,
     proof: Proof,
-    data_passed: bool,
-    /// Data passed while the relay was not connected.
-    passed_without_relay: bool,
+    passed: Passed,
     since: Instant,
 }
 
@@ -173,8 +171,7 @@ impl Running {
             relay,
             present: BTreeMap::new(),
             proof: Proof::new(Instant::now()),
-            data_passed: false,
-            passed_without_relay: false,
+            passed: Passed::default(),
             since: Instant::now(),
         })
     }
@@ -194,7 +191,7 @@ impl Running {
             () = sleep_until(connections_due.unwrap_or_else(Instant::now)), if connections_due.is_some() => {
                 RunEvent::Forget
             }
-            () = sleep_until(proof_due), if !self.data_passed => RunEvent::Proof,
+            () = sleep_until(proof_due), if !self.passed.ever() => RunEvent::Proof,
         }
     }
 
@@ -240,6 +237,13 @@ impl Running {
     fn prove(&self, peer: NodeId) {
         let (reply, _) = oneshot::channel();
         self.engine.send(Command::Ping(peer, reply));
+    }
+
+    /// Without the relay, has neighbours show that data passes all the same.
+    fn prove_near(&self) {
+        if self.relay.state != RelayState::Connected {
+            self.passed.to_ask().for_each(|peer| self.prove(peer));
+        }
     }
 
     /// Stands on a newer roster.
@@ -299,6 +303,7 @@ impl Running {
     pub(super) fn hurry(&self) {
         if self.relay.state != RelayState::Connected {
             self.client.reconnect_now();
+            self.prove_near();
         }
     }
 
@@ -334,7 +339,7 @@ impl Running {
             format!("the relay {} to answer{cause}", self.relay.url)
         } else if only_member {
             "another member to join".to_owned()
-        } else if self.data_passed {
+        } else if self.passed.ever() {
             String::new()
         } else if self.present.len() >= others.min(ASK_AT_START)
             && !self.present.values().any(|online| *online)
@@ -343,30 +348,25 @@ impl Running {
         } else {
             "another member to answer".to_owned()
         };
-        let passed = if connected { self.data_passed } else { self.passed_without_relay };
-        Readiness { data_passed: passed, only_member, reason }
+        Readiness { data_passed: self.passed.holds(connected), only_member, reason }
     }
 
     fn node_event(&mut self, shared: &Shared, event: &NodeEvent) -> After {
         match event {
             NodeEvent::Pong { .. } => {
-                let connected = self.relay.state == RelayState::Connected;
-                if self.data_passed && (connected || self.passed_without_relay) {
+                if !self.passed.note(self.relay.state == RelayState::Connected) {
                     return After::Nothing;
                 }
-                self.data_passed = true;
-                self.passed_without_relay |= !connected;
             }
             NodeEvent::Near { peer } => {
                 tracing::debug!(peer = %self.name(*peer), "found on a local network");
-                if self.relay.state != RelayState::Connected && !self.passed_without_relay {
-                    self.prove(*peer);
-                }
+                self.passed.found(*peer);
+                self.prove_near();
                 return After::Nothing;
             }
             NodeEvent::Established { peer } => {
                 tracing::info!(peer = %self.name(*peer), "session established");
-                if !self.data_passed {
+                if !self.passed.ever() {
                     self.prove(*peer);
                 }
                 shared.notice(
@@ -431,7 +431,7 @@ impl Running {
                     observed_address: Some(observed),
                     retry_in_ms: None,
                 };
-                self.passed_without_relay = false;
+                self.passed.relay_changed();
                 self.forget_presence();
                 self.engine.send(Command::Relay(true));
                 self.ask();
@@ -441,12 +441,16 @@ impl Running {
                 if self.relay.error.as_ref() != Some(&reason) {
                     tracing::warn!(relay = %self.relay.url, %reason, "relay is not connected");
                 }
+                if self.relay.connect_ms.is_some() {
+                    self.passed.relay_changed();
+                }
                 self.relay.state = RelayState::Disconnected;
                 self.relay.error = Some(reason);
                 self.relay.since = now;
                 self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
                 self.relay.connect_ms = None;
                 self.forget_presence();
+                self.prove_near();
                 self.engine.send(Command::Relay(false));
             }
             RelayEvent::Peer { node, present } => {
@@ -454,7 +458,7 @@ impl Running {
                     return After::Nothing;
                 }
                 self.present.insert(node, present);
-                if present && !self.data_passed && self.proof.came(node) {
+                if present && !self.passed.ever() && self.proof.came(node) {
                     self.prove(node);
                 }
             }

@@ -40,6 +40,7 @@ impl Place {
             log: String::new(),
             provider: ProviderKind::default(),
             aead: AeadKind::default(),
+            aes: true,
             direct: false,
             port_mapping: false,
             mdns: false,

@@ -13,6 +13,7 @@ mod lan;
 mod malicious_relay;
 mod memory;
 mod nat;
+mod offload;
 mod programs;
 mod rekey;
 mod relay_absent;

@@ -4,6 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::subject::Kind;
+
 /// All values measured, in the order of their first appearance.
 #[derive(Debug, Default)]
 pub(crate) struct Figures(Vec<Figure>);
@@ -12,60 +14,84 @@ pub(crate) struct Figures(Vec<Figure>);
 struct Figure {
     name: String,
     unit: &'static str,
-    plain: Vec<f64>,
-    tunnel: Vec<f64>,
+    /// Of everything that was measured, in the order in which it was; none for what stands alone.
+    values: Vec<(Option<Kind>, Vec<f64>)>,
 }
 
 impl Figures {
-    /// Adds one value of each side, where there is one.
-    pub(crate) fn add(&mut self, name: &str, unit: &'static str, plain: Option<f64>, tunnel: Option<f64>) {
+    /// Adds one value.
+    pub(crate) fn add(&mut self, name: &str, unit: &'static str, of: Option<Kind>, value: f64) {
         let index = self.0.iter().position(|figure| figure.name == name).unwrap_or_else(|| {
-            self.0.push(Figure { name: name.into(), unit, plain: Vec::new(), tunnel: Vec::new() });
+            self.0.push(Figure { name: name.into(), unit, values: Vec::new() });
             self.0.len() - 1
         });
-        self.0[index].plain.extend(plain);
-        self.0[index].tunnel.extend(tunnel);
+        let values = &mut self.0[index].values;
+        match values.iter_mut().find(|(kind, _)| *kind == of) {
+            Some((_, values)) => values.push(value),
+            None => values.push((of, vec![value])),
+        }
     }
 
-    /// A table with a head.
+    /// A table with a head: a column for everything that was measured, and the ratio of the direct path to the best other
+    /// program.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
-        let head = ["what", "unit", "plain link", "tunnel over relay", "ratio"];
-        let mut rows = vec![head.map(str::to_owned).to_vec()];
+        let kinds = self.kinds();
+        let mut head = vec!["what".to_owned(), "unit".to_owned()];
+        head.extend(kinds.iter().map(|kind| kind.map_or("", Kind::name).to_owned()));
+        head.push("direct : best other".into());
+        let mut rows = vec![head];
         for figure in &self.0 {
-            let (plain, tunnel) = (median(&figure.plain), median(&figure.tunnel));
-            let ratio = figure.ratio().map_or_else(String::new, |ratio| format!("{ratio:.3}"));
-            rows.push(vec![figure.name.clone(), figure.unit.into(), shown(plain), shown(tunnel), ratio]);
+            let mut row = vec![figure.name.clone(), figure.unit.to_owned()];
+            row.extend(kinds.iter().map(|kind| shown(figure.median(*kind))));
+            row.push(figure.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+            rows.push(row);
         }
         rows
     }
 
     /// The same for programs, with every single value.
     pub(crate) fn document(&self) -> Value {
-        let side = |values: &[f64]| {
-            if values.is_empty() {
-                Value::Null
-            } else {
-                json!({ "median": median(values), "values": values })
-            }
-        };
         let figures = self.0.iter().map(|figure| {
+            let values = figure.values.iter().map(|(kind, values)| {
+                json!({ "of": kind.map(Kind::name), "median": median(values), "values": values })
+            });
             json!({
                 "name": figure.name,
                 "unit": figure.unit,
-                "plain": side(&figure.plain),
-                "tunnel": side(&figure.tunnel),
-                "ratio": figure.ratio(),
+                "values": values.collect::<Value>(),
+                "direct_to_best_other": figure.ratio(),
             })
         });
         figures.collect()
     }
+
+    fn kinds(&self) -> Vec<Option<Kind>> {
+        let mut kinds = Vec::new();
+        for (kind, _) in self.0.iter().flat_map(|figure| &figure.values) {
+            if !kinds.contains(kind) {
+                kinds.push(*kind);
+            }
+        }
+        kinds
+    }
 }
 
 impl Figure {
-    /// Tunnel by plain link.
+    fn median(&self, kind: Option<Kind>) -> Option<f64> {
+        self.values.iter().find(|(of, _)| *of == kind).and_then(|(_, values)| median(values))
+    }
+
+    /// Our direct path by the best other program: the highest rate, or the lowest of what should be low.
     fn ratio(&self) -> Option<f64> {
-        let plain = median(&self.plain).filter(|value| *value > 0.0)?;
-        Some(median(&self.tunnel)? / plain)
+        let ours = self.median(Some(Kind::Direct))?;
+        let rivals = self.values.iter().filter(|(of, _)| of.is_some_and(Kind::is_rival));
+        let rivals = rivals.filter_map(|(_, values)| median(values));
+        let best = if self.unit.ends_with("/s") {
+            rivals.max_by(f64::total_cmp)
+        } else {
+            rivals.min_by(f64::total_cmp)
+        };
+        best.filter(|best| *best > 0.0).map(|best| ours / best)
     }
 }
 

@@ -1,8 +1,7 @@
 //! What the programs cost while they have nothing to do.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -35,8 +34,8 @@ pub(crate) fn idle_peers(arena: &mut Arena, relay: &Relay, figures: &mut Figures
     // The measurement is what happens during this minute: nothing.
     thread::sleep(IDLE);
     let used = cpu_seconds(pid)? - before;
-    figures.add("meshd RSS idle, 10 peers", "MiB", None, Some(rss_mib(pid)?));
-    figures.add("meshd CPU idle, 10 peers", "% of a core", None, Some(100.0 * used / IDLE.as_secs_f64()));
+    figures.add("meshd RSS idle, 10 peers", "MiB", None, rss_mib(pid)?);
+    figures.add("meshd CPU idle, 10 peers", "% of a core", None, 100.0 * used / IDLE.as_secs_f64());
     Ok(())
 }
 
@@ -61,8 +60,8 @@ pub(crate) fn idle_clients(
     let connections = clients.run(&["ss", "-H", "-nt", "state", "established"])?;
     let count = connections.lines().filter(|line| line.contains(&address)).count();
     anyhow::ensure!(count >= 1000, "{count} connections instead of 1000");
-    figures.add("meshrelay RSS before them", "MiB", None, Some(before));
-    figures.add("meshrelay RSS, 1000 idle clients", "MiB", None, Some(rss_mib(pid)?));
+    figures.add("meshrelay RSS before them", "MiB", None, before);
+    figures.add("meshrelay RSS, 1000 idle clients", "MiB", None, rss_mib(pid)?);
     Ok(())
 }
 
@@ -88,36 +87,6 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
 pub(crate) fn cpu_milliseconds(pid: u32) -> Result<f64> {
     let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?)).context("no clock of the process")?;
     Ok(Duration::from(clock.now()?).as_secs_f64() * 1e3)
-}
-
-/// Name and processor time in seconds of every living thread, by its directory in `/proc`.
-pub(crate) fn thread_seconds(pid: u32) -> Result<BTreeMap<PathBuf, (String, f64)>> {
-    let mut times = BTreeMap::new();
-    for thread in threads(pid)? {
-        let text = fs::read_to_string(thread.join("schedstat"))?;
-        let nanoseconds: f64 =
-            text.split_whitespace().next().and_then(|v| v.parse().ok()).context("schedstat")?;
-        let name = fs::read_to_string(thread.join("comm"))?.trim().to_owned();
-        times.insert(thread, (name, nanoseconds / 1e9));
-    }
-    Ok(times)
-}
-
-/// Seconds that all cores together were busy and idle since the machine started.
-pub(crate) fn machine_seconds() -> Result<(f64, f64)> {
-    let text = fs::read_to_string("/proc/stat")?;
-    let line = text.lines().next().context("/proc/stat is empty")?;
-    let ticks: Vec<f64> = line.split_whitespace().skip(1).take(8).filter_map(|v| v.parse().ok()).collect();
-    // Fields: user nice system idle iowait irq softirq steal.
-    let idle =
-        ticks.get(3).zip(ticks.get(4)).map(|(idle, wait)| idle + wait).context("/proc/stat is short")?;
-    let all: f64 = ticks.iter().sum();
-    Ok(((all - idle) / TICKS_PER_SECOND, idle / TICKS_PER_SECOND))
-}
-
-fn threads(pid: u32) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"))?;
-    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Resident memory of a process in MiB.

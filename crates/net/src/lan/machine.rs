@@ -268,7 +268,7 @@ impl LanMachine {
             let port = if ip.is_ipv4() { content.port_v4 } else { content.port_v6 };
             let address = match ip {
                 IpAddr::V6(v6) if v6.is_unicast_link_local() => SocketAddrV6::new(*v6, port, 0, link).into(),
-                ip => SocketAddr::new(*ip, port),
+                IpAddr::V4(_) | IpAddr::V6(_) => SocketAddr::new(*ip, port),
             };
             let heard = Heard { link, made: content.made, at: now };
             match self.table.hear((content.node, address), heard) {

@@ -1,8 +1,8 @@
-//! ChaCha20-Poly1305 of AWS-LC.
+//! ChaCha20-Poly1305 and AES-256-GCM of AWS-LC.
 
 use std::fmt;
 
-use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::{Aead, OpenError, TAG};
 
@@ -13,6 +13,11 @@ impl AwsLcKey {
         let key = UnboundKey::new(&CHACHA20_POLY1305, key).expect("32 bytes are a key of ChaCha20-Poly1305");
         Self(LessSafeKey::new(key))
     }
+
+    pub(super) fn aes(key: &[u8; 32]) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, key).expect("32 bytes are a key of AES-256");
+        Self(LessSafeKey::new(key))
+    }
 }
 
 impl Aead for AwsLcKey {
@@ -20,8 +25,8 @@ impl Aead for AwsLcKey {
         let tag = self
             .0
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(ad), buffer)
-            .expect("sealing fails only above the length limit of RFC 8439");
-        tag.as_ref().try_into().expect("a tag of Poly1305 is 16 bytes")
+            .expect("sealing fails only above the length limit");
+        tag.as_ref().try_into().expect("a tag is 16 bytes")
     }
 
     fn open_in_place<'a>(

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mesh_identity::erased;
-use mesh_wire::handshake::{
-    CHALLENGE_LEN, Challenge, ESTABLISHED, Hello, RESPONSE, SUITE, box_header, parse_box,
-};
+use mesh_wire::handshake::{CHALLENGE_LEN, Challenge, ESTABLISHED, Hello, RESPONSE, box_header, parse_box};
 use mesh_wire::{NodeId, limits};
 
 use super::schedule::{Ends, HandshakeKeys, Transcript, open_claims, seal_claims};
@@ -33,6 +31,7 @@ pub struct AwaitEstablished {
     responder: NodeId,
     index: u32,
     remote: u32,
+    suite: u16,
     lanes: u8,
     keys: HandshakeKeys,
     th3: Transcript,
@@ -55,7 +54,8 @@ impl AwaitChallenge {
         erased(|| {
             let (dh, x25519) = local.provider.dh_generate().map_err(|_| HandshakeError::Library)?;
             let (kem, kem_public) = local.provider.kem_generate().map_err(|_| HandshakeError::Library)?;
-            let hello = Hello { sender: index, suites: vec![SUITE], nonce, x25519, kem_public };
+            let hello =
+                Hello { sender: index, suites: local.aead.suites().to_vec(), nonce, x25519, kem_public };
             let mut message = hello.encode_body();
             let mac1 = network.mac1(&message, responder);
             message.extend_from_slice(&mac1);
@@ -83,7 +83,7 @@ impl AwaitChallenge {
             if challenge.receiver != self.index {
                 return Err(HandshakeError::Index);
             }
-            if challenge.suite != SUITE {
+            if !local.aead.suites().contains(&challenge.suite) {
                 return Err(HandshakeError::Suite);
             }
             let dh = self.dh.agree(&challenge.x25519).map_err(|_| HandshakeError::Exchange)?;
@@ -113,6 +113,7 @@ impl AwaitChallenge {
                 responder: self.responder,
                 index: self.index,
                 remote: challenge.sender,
+                suite: challenge.suite,
                 lanes: claims.params.lanes,
                 th3: th2.sealed(&response),
                 keys,
@@ -153,7 +154,8 @@ impl AwaitEstablished {
             let keys = self.keys.session(self.th3.sealed(message), Role::Initiator);
             let own = Side { index: self.index, lanes: self.lanes };
             let remote = Side { index: self.remote, lanes: peer.params.lanes };
-            Ok(Established { session: Session::new(keys, Role::Initiator, local.aead, own, remote), peer })
+            let aead = (local.aead, self.suite);
+            Ok(Established { session: Session::new(keys, Role::Initiator, aead, own, remote), peer })
         })
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_identity::erased;
 use mesh_wire::NodeId;
-use mesh_wire::handshake::{Challenge, ESTABLISHED, Hello, RESPONSE, SUITE, box_header, parse_box};
+use mesh_wire::handshake::{Challenge, ESTABLISHED, Hello, RESPONSE, box_header, parse_box};
 
 use super::schedule::{Ends, HandshakeKeys, Transcript, open_claims, opens, seal_claims};
 use super::{Fragments, HandshakeError, Local, LocalClaims, Network, Peer};
@@ -15,6 +15,7 @@ use crate::session::{Role, Session, Side};
 pub struct AwaitResponse {
     index: u32,
     remote: u32,
+    suite: u16,
     keys: HandshakeKeys,
     th2: Transcript,
 }
@@ -25,6 +26,7 @@ pub struct Initiator {
     pub peer: Peer,
     index: u32,
     remote: u32,
+    suite: u16,
     keys: HandshakeKeys,
     th3: Transcript,
 }
@@ -53,22 +55,22 @@ impl AwaitResponse {
             return Err(HandshakeError::Mac);
         }
         let parsed = Hello::parse(hello)?;
-        if !parsed.suites.contains(&SUITE) {
-            return Err(HandshakeError::Suite);
-        }
+        // The better of those that both have, by our order: both lists hold AES only where the processor has it.
+        let suite = local.aead.suites().iter().copied().find(|suite| parsed.suites.contains(suite));
+        let suite = suite.ok_or(HandshakeError::Suite)?;
         erased(|| {
             let (dh, x25519) = local.provider.dh_generate().map_err(|_| HandshakeError::Library)?;
             let dh = dh.agree(&parsed.x25519).map_err(|_| HandshakeError::Exchange)?;
             let (ciphertext, kem) =
                 local.provider.kem_encapsulate(&parsed.kem_public).map_err(|_| HandshakeError::Exchange)?;
             let challenge =
-                Challenge { sender: index, receiver: parsed.sender, suite: SUITE, nonce, x25519, ciphertext };
+                Challenge { sender: index, receiver: parsed.sender, suite, nonce, x25519, ciphertext };
             let mut message = challenge.encode_body();
             let th2 = Transcript::start(network.purpose, network.net).hello(hello).challenge(&message);
             let ends = Ends { role: Role::Responder, local: index, remote: parsed.sender };
             let keys = HandshakeKeys::derive(th2, (kem.as_bytes(), &dh), network, local.aead, &ends);
             message.extend_from_slice(&keys.tag(th2));
-            Ok((Self { index, remote: parsed.sender, keys, th2 }, message))
+            Ok((Self { index, remote: parsed.sender, suite, keys, th2 }, message))
         })
     }
 
@@ -105,6 +107,7 @@ impl AwaitResponse {
             peer,
             index: self.index,
             remote: self.remote,
+            suite: self.suite,
             th3: self.th2.sealed(message),
             keys: self.keys,
         }
@@ -139,7 +142,11 @@ impl Initiator {
             let keys = self.keys.session(self.th3.sealed(&message), Role::Responder);
             let own = Side { index: self.index, lanes: claims.params.lanes };
             let remote = Side { index: self.remote, lanes: self.peer.params.lanes };
-            Ok((self.peer, Session::new(keys, Role::Responder, local.aead, own, remote), message))
+            Ok((
+                self.peer,
+                Session::new(keys, Role::Responder, (local.aead, self.suite), own, remote),
+                message,
+            ))
         })
     }
 }

@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use mesh_wire::handshake::SUITE;
+
 use crate::aead::AeadKind;
 
 fn pair(aead: AeadKind) -> (Session, Session) {
@@ -10,8 +12,8 @@ fn pair(aead: AeadKind) -> (Session, Session) {
     let right = SessionKeys { id: [9; 16], send: key(2), receive: key(1), chain: chain() };
     let (a, b) = (Side { index: 10, lanes: 2 }, Side { index: 20, lanes: 3 });
     (
-        Session::new(left, Role::Initiator, aead.provider(), a, b),
-        Session::new(right, Role::Responder, aead.provider(), b, a),
+        Session::new(left, Role::Initiator, (aead.provider(), SUITE), a, b),
+        Session::new(right, Role::Responder, (aead.provider(), SUITE), b, a),
     )
 }
 

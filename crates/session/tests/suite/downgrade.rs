@@ -8,8 +8,9 @@ use mesh_session::aead::{AeadKind, AeadProvider as _};
 use mesh_session::handshake::{
     AwaitChallenge, AwaitEstablished, AwaitResponse, HandshakeError, Local, LocalClaims, Network, Purpose,
 };
-use mesh_session::{ProviderKind, kdf};
-use mesh_wire::handshake::{BOX_HEADER, HELLO_BODY, PARAMS_LEN, Params, RESPONSE, SUITE, VERSION};
+use mesh_session::{ProviderKind, Session, kdf};
+use mesh_wire::frame::PayloadKind;
+use mesh_wire::handshake::{BOX_HEADER, HELLO_BODY, PARAMS_LEN, Params, RESPONSE, SUITE, SUITE_AES, VERSION};
 use mesh_wire::limits::{ED25519_SIGNATURE, MLDSA_SIGNATURE, PUBLIC_IDENTITY, SIGNATURE};
 use mesh_wire::{NetId, NodeId, WireError};
 use zeroize::Zeroizing;
@@ -33,6 +34,16 @@ fn node() -> Node {
     let aead = Recorder::leaked(AeadKind::AwsLc);
     let provider = ProviderKind::AwsLc.provider();
     Node { id: identity.node_id(), local: Local { identity, provider, aead }, aead }
+}
+
+/// A node whose processor seals with AES, or is taken for one that does not.
+fn with_aes(aes: bool) -> Local {
+    let aead = if aes { AeadKind::AwsLc.provider_with_aes() } else { AeadKind::AwsLc.provider() };
+    Local {
+        identity: Arc::new(Identity::generate().unwrap()),
+        provider: ProviderKind::AwsLc.provider(),
+        aead,
+    }
 }
 
 fn claims() -> LocalClaims {
@@ -183,6 +194,48 @@ fn suite_that_was_stripped_or_added_on_the_way_breaks_the_confirmation() {
         let taken = awaits.take(&a.local, &network(), &challenge, &claims());
         assert_eq!(taken.unwrap_err(), HandshakeError::Confirmation, "{suites:?}");
     }
+}
+
+/// AES is what both have or nothing, a session seals and opens with what was agreed on, and so do those that follow it.
+#[test]
+fn aes_is_agreed_on_by_two_that_have_it() {
+    let has = AeadKind::AwsLc.provider_with_aes().suites().contains(&SUITE_AES);
+    for (first, second) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (a, b) = (with_aes(first), with_aes(second));
+        let id = b.identity.node_id();
+        let (awaits, hello) = AwaitChallenge::start(&a, &network(), id, 11, [1; 32]).unwrap();
+        let (state, challenge) = AwaitResponse::start(&b, &network(), id, &hello, 22, [2; 32]).unwrap();
+        let (awaits, response) = awaits.take(&a, &network(), &challenge, &claims()).unwrap();
+        let peer = state.take(&b, id, &response).unwrap();
+        let (_, mut theirs, established) = state.proven(peer, &response).establish(&b, &claims()).unwrap();
+        let mut ours = awaits.take(&a, &established).unwrap().session;
+        let expected = if has && first && second { SUITE_AES } else { SUITE };
+        for index in 0..2 {
+            assert_eq!((ours.suite(), theirs.suite()), (expected, expected));
+            assert_eq!(ours.limit() < 1 << 30, expected == SUITE_AES);
+            let mut frame = vec![5; Session::frame_len(100)];
+            ours.seal(0, PayloadKind::Ip, &mut frame).unwrap();
+            assert_eq!(theirs.open(&mut frame).unwrap().payload, [5; 100]);
+            let rekey = ours.lead_rekey(a.provider, 30 + index).unwrap();
+            let (next, answer) = theirs.follow_rekey(b.provider, rekey.offer(), 40 + index).unwrap();
+            ours = ours.finish_rekey(a.provider, &rekey, &answer).unwrap();
+            theirs = next;
+        }
+    }
+}
+
+#[test]
+fn aes_that_was_stripped_on_the_way_breaks_the_confirmation() {
+    let (a, b) = (with_aes(true), with_aes(true));
+    if !a.aead.suites().contains(&SUITE_AES) {
+        return;
+    }
+    let id = b.identity.node_id();
+    let (awaits, hello) = AwaitChallenge::start(&a, &network(), id, 11, [1; 32]).unwrap();
+    let changed = rekeyed(&hello, id, |body| set_suites(body, &[SUITE]));
+    let (_, challenge) = AwaitResponse::start(&b, &network(), id, &changed, 22, [2; 32]).unwrap();
+    let taken = awaits.take(&a, &network(), &challenge, &claims());
+    assert_eq!(taken.unwrap_err(), HandshakeError::Confirmation);
 }
 
 #[test]

@@ -66,6 +66,16 @@ impl AeadProvider for RecordedAead {
         let told = Told { recorder: self.recorder, serial };
         Box::new(RecordedKey { inner: self.inner.key(key), _told: told })
     }
+
+    fn suites(&self) -> &'static [u16] {
+        self.inner.suites()
+    }
+
+    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Box<dyn Aead> {
+        let serial = self.recorder.made(SecretKind::Aead, key);
+        let told = Told { recorder: self.recorder, serial };
+        Box::new(RecordedKey { inner: self.inner.session_key(suite, key), _told: told })
+    }
 }
 
 /// Fields are dropped in this order: the key is wiped before its end is told.
