@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lab::{Capture, Daemon, DaemonOptions, Lab, Mesh, MeshOptions, Recording, drops, scenario, wait_until};
 use mesh_wire::lan::{MESSAGE, PORT};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
 use serde_json::Value;
 
 use crate::udp::interface_is_up;
@@ -100,6 +103,53 @@ fn link_local_addresses_are_enough() {
 }
 
 #[test]
+fn port_is_shared_with_another_program() {
+    scenario("port_is_shared_with_another_program", |lab| {
+        let mut mesh = network(lab, &["coordinator", "laptop", "pi"], false)?;
+        mesh.ping_all()?;
+        let [laptop, pi] = &mesh.nodes[1..] else { unreachable!("three names were given") };
+        // As avahi and systemd-resolved have it: every address, and open to others.
+        let other = laptop.host().enter(shared_socket)?;
+        let to = SocketAddr::new(laptop.host().address(), PORT);
+        let sender = pi.host().enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
+        alone(&mut mesh)?;
+        let [laptop, pi] = &mesh.nodes[1..] else { unreachable!("three names were given") };
+        first_ping(laptop, pi, Duration::from_secs(20))?;
+        for number in 0..100_u8 {
+            sender.send_to(&[number], to)?;
+        }
+        let mut alone = 0;
+        other.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut buffer = [0; 2048];
+        while alone < 100 {
+            let length =
+                other.recv(&mut buffer).context("what was sent to this machine alone did not come")?;
+            alone += u32::from(length == 1);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn switched_off_nobody_is_told_or_found() {
+    scenario("switched_off_nobody_is_told_or_found", |lab| {
+        let daemon = DaemonOptions { direct: true, ..DaemonOptions::default() };
+        let mut mesh = Mesh::new(
+            lab,
+            &["coordinator", "laptop", "pi"],
+            &MeshOptions { daemon, ..MeshOptions::default() },
+        )?;
+        let capture = Capture::start(lab, mesh.switch.bridge(), "br0", &format!("udp port {PORT}"))?;
+        alone(&mut mesh)?;
+        let [laptop, pi] = &mesh.nodes[1..] else { unreachable!("three names were given") };
+        let found = first_ping(laptop, pi, Duration::from_secs(5));
+        assert!(found.is_err(), "they met without relay and announcements");
+        assert_eq!(capture.stop()?.packets, 0);
+        Ok(())
+    });
+}
+
+#[test]
 fn stranger_on_the_switch_changes_nothing() {
     scenario("stranger_on_the_switch_changes_nothing", |lab| {
         let mut mesh = network(lab, &["coordinator", "laptop", "pi"], false)?;
@@ -128,6 +178,7 @@ fn stranger_on_the_switch_changes_nothing() {
             &format!("udp and (port {PORT} or dst host {own}) and not src host {own}"),
         )?;
         let words = ["lan-flood", "--from", &own, "--seconds", "12", "--messages"];
+        let used = mesh.nodes[1].process()?.cpu_seconds()?;
         let mut flood =
             stranger.run(PROBE).args(words).args([&messages.display().to_string()]).spawn("flood")?;
         let [laptop, pi] = &mesh.nodes[1..] else { unreachable!("three names were given") };
@@ -143,7 +194,12 @@ fn stranger_on_the_switch_changes_nothing() {
         assert!(flood.is_running()?, "it was found after the flood");
         let report: Value = serde_json::from_str(flood.wait_ok(Duration::from_secs(30))?.trim())?;
         assert!(report["sent"].as_u64().context("no count")? > 10_000, "{report}");
+        let used = mesh.nodes[1].process()?.cpu_seconds()? - used;
+        assert!(used < 4.0, "{used} s of processor time in 12 s: {report}");
+        assert!(mesh.nodes[1].process()?.peak_rss_kib()? < 64 * 1024);
+        println!("{report}, {used} s of processor time");
         let said = said.stop()?;
+        let [laptop, pi] = &mesh.nodes[1..] else { unreachable!("three names were given") };
         let to_stranger =
             said.datagrams.iter().filter(|datagram| datagram.to.ip() == stranger.address()).count();
         assert_eq!(to_stranger, 0, "the stranger was answered");
@@ -200,6 +256,14 @@ fn first_ping(from: &Daemon, to: &Daemon, limit: Duration) -> Result<()> {
         let ping = from.host().run("ping").args(["-n", "-c", "1", "-W", "1", &address]).output()?;
         Ok((ping.code == Some(0)).then_some(()))
     })
+}
+
+/// A socket on the port of multicast DNS that other programs may use too.
+fn shared_socket() -> Result<UdpSocket> {
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    bind(socket.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, PORT))?;
+    Ok(socket.into())
 }
 
 /// How the address in use was found.
