@@ -249,7 +249,13 @@ impl Actor {
     fn ask(&mut self) {
         while let Some((to, request)) = self.stun.poll_transmit() {
             let payload = BytesMut::from(&request[..]);
-            self.config.engine.transmit(Transmit { to: Path::Udp(to), payload, segment: None, class: 0 });
+            self.config.engine.transmit(Transmit {
+                to: Path::Udp(to),
+                payload,
+                segment: None,
+                class: 0,
+                single: false,
+            });
         }
         while self.stun.poll_event().is_some() {}
     }

@@ -207,6 +207,7 @@ fn remote_address(remote: &RemoteSnapshot) -> RemoteAddress {
         last_sent_s: remote.since_sent.map(|since| since.as_secs()),
         last_answer_s: remote.since_answered.map(|since| since.as_secs()),
         last_full_answer_s: remote.since_proved.map(|since| since.as_secs()),
+        single: remote.single,
         rtt_ms: remote.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
     }
 }
@@ -292,6 +293,7 @@ mod tests {
                 since_sent: Some(Duration::from_millis(1900)),
                 since_answered: Some(Duration::from_secs(2)),
                 since_proved: None,
+                single: false,
                 rtt: Some(Duration::from_micros(1500)),
             },
             RemoteSnapshot {
@@ -302,6 +304,7 @@ mod tests {
                 since_sent: None,
                 since_answered: None,
                 since_proved: None,
+                single: false,
                 rtt: None,
             },
         ];

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SUBJECT", value_delimiter = ',', value_enum)]
     only: Vec<Kind>,
     /// In place of figures, write what the processors do during a transfer over the first of `--only` (else the direct
-    /// path): a table of functions and the stacks behind it.
+    /// path): a table of functions and a flame graph.
     #[arg(long, value_name = "DIR")]
     profile: Option<PathBuf>,
 }

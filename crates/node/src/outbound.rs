@@ -28,6 +28,8 @@ pub(crate) struct Way {
     pub(crate) also: Option<Path>,
     /// The traffic class of the datagram.
     pub(crate) class: u8,
+    /// It is not to leave together with others.
+    pub(crate) single: bool,
 }
 
 impl Node {
@@ -159,7 +161,7 @@ impl Node {
     ) -> bool {
         let Some(at) = self.peers[slot.0].position(number) else { return false };
         let bytes = message.encode();
-        let way = Way { path, also: None, class: 0 };
+        let way = Way { path, also: None, class: 0, single: false };
         self.seal(
             now,
             slot,
@@ -188,7 +190,8 @@ impl Node {
     /// The path in use; while it is unsure that this still leads to the peer, the relay, too.
     pub(crate) fn way(&self, now: Instant, slot: Slot) -> Way {
         let paths = &self.peers[slot.0].paths;
-        Way { path: paths.current(), also: paths.also(now, self.setting(slot)), class: 0 }
+        let path = paths.current();
+        Way { path, also: paths.also(now, self.setting(slot)), class: 0, single: paths.is_single(now, path) }
     }
 
     /// Seals one frame, whose payload of `length` zero bytes `fill` fills; false when the key is used up.
@@ -214,6 +217,9 @@ impl Node {
         }
         live.last_used = now;
         peer.silent_since = None;
+        if way.single {
+            tx.singly(way.path);
+        }
         if let Some(also) = way.also {
             tx.repeat(way.path, also, sealed);
         }

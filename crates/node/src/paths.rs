@@ -13,6 +13,7 @@
 
 mod near;
 mod remote;
+mod segments;
 #[cfg(test)]
 mod tests;
 
@@ -100,6 +101,8 @@ pub(crate) enum Size {
     Short,
     /// As the longest frame.
     Full,
+    /// The same twice, handed to the kernel as one to cut (UDP GSO), as frames with data are.
+    Pair,
 }
 
 /// What the paths depend on.
@@ -137,6 +140,13 @@ impl Paths {
     /// The length of the direct path in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.remotes.iter().find(|remote| Path::Udp(remote.address) == self.current)?.rtt
+    }
+
+    /// Tells whether frames to an address have to be handed to the kernel one by one.
+    pub(crate) fn is_single(&self, now: Instant, path: Path) -> bool {
+        let Path::Udp(address) = path else { return false };
+        let remote = self.remotes.iter().find(|remote| remote.address == address);
+        remote.is_some_and(|remote| !remote.segments.works(now))
     }
 
     /// How often frames took another path.
@@ -265,10 +275,10 @@ impl Paths {
                 steps.push(Step::Challenge(address, Size::Full));
             }
             Size::Short => {}
-            Size::Full if from == self.current => {
+            Size::Full | Size::Pair if from == self.current => {
                 (self.data.proved, self.data.long, self.data.check) = (Some(now), false, None);
             }
-            Size::Full => {
+            Size::Full | Size::Pair => {
                 if setting.searches && self.is_better(now, address) {
                     self.move_to(now, from);
                     self.data.proved = Some(now);
@@ -423,11 +433,13 @@ impl Paths {
         let Some(check) = data.check.as_mut().filter(|check| check.next <= now) else { return };
         if check.tries < CHECK_TRIES {
             check.tries += 1;
-            let rtt =
-                self.remotes.iter().find(|remote| remote.address == address).and_then(|remote| remote.rtt);
+            let remote = self.remotes.iter().find(|remote| remote.address == address);
+            let rtt = remote.and_then(|remote| remote.rtt);
+            let together = remote.is_some_and(|remote| remote.segments.works(now));
             let wait = if check.tries == CHECK_TRIES { rtt.unwrap_or_default() * 2 } else { Duration::ZERO };
             check.next = now + CHECK_RETRY.max(wait);
-            steps.push(Step::Challenge(address, Size::Full));
+            let pair = together && check.tries <= PAIR_TRIES;
+            steps.push(Step::Challenge(address, if pair { Size::Pair } else { Size::Full }));
             return;
         }
         if let Some(remote) = self.remotes.iter_mut().find(|remote| remote.address == address) {
@@ -562,5 +574,7 @@ const PROVED: Duration = Duration::from_secs(20);
 const CHECK_AFTER: Duration = Duration::from_millis(300);
 const CHECK_RETRY: Duration = Duration::from_millis(130);
 const CHECK_TRIES: u32 = 4;
+/// The first tries of a check go as frames with data do; if only the others are answered, segmentation is at fault.
+const PAIR_TRIES: u32 = 2;
 /// A path that carries long frames is asked so often whether it still does.
 const CHECK_EVERY: Duration = Duration::from_secs(1);

@@ -139,7 +139,10 @@ impl Node {
             Path::Udp(address) => Some(address),
         };
         let response = PathResponse { id: challenge.id, seen, size: challenge.size };
+        // The answer says something about the way of the challenge, not about what is sent together here.
+        tx.end(from);
         self.send_control_over(now.instant, slot, index, from, &Control::PathResponse(response), tx);
+        tx.end(from);
     }
 
     pub(crate) fn handle_path_response(
@@ -170,14 +173,20 @@ impl Node {
                     let id = self.random_u64();
                     let bytes = match size {
                         Size::Short => PATH_CHALLENGE,
-                        Size::Full => usize::from(self.config.mtu).clamp(PATH_CHALLENGE, PROBE),
+                        Size::Full | Size::Pair => usize::from(self.config.mtu).clamp(PATH_CHALLENGE, PROBE),
                     };
                     let bytes = u16::try_from(bytes).expect("9000 at most");
                     let challenge = Control::PathChallenge(PathChallenge { id, size: bytes });
                     let Some(at) = self.peers[slot.0].settled() else { continue };
                     let number = self.peers[slot.0].sessions[at].number.get();
                     self.peers[slot.0].paths.challenged(now, address, id, size);
-                    self.send_control_over(now, slot, number, Path::Udp(address), &challenge, tx);
+                    let path = Path::Udp(address);
+                    // What is not to be tried together with others leaves by itself.
+                    tx.end(path);
+                    for _ in 0..if size == Size::Pair { 2 } else { 1 } {
+                        self.send_control_over(now, slot, number, path, &challenge, tx);
+                    }
+                    tx.end(path);
                 }
                 Step::Moved => self.moved(slot),
             }

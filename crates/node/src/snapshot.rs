@@ -81,6 +81,8 @@ pub struct RemoteSnapshot {
     pub since_answered: Option<Duration>,
     /// How long ago one of full size was.
     pub since_proved: Option<Duration>,
+    /// Frames are handed to the kernel one by one, since those that left together did not arrive.
+    pub single: bool,
     /// The way's length.
     pub rtt: Option<Duration>,
 }
@@ -167,6 +169,7 @@ fn remote_snapshot(remote: &Remote, now: Instant) -> RemoteSnapshot {
         since_sent: ago(remote.last_sent),
         since_answered: ago(remote.answered),
         since_proved: ago(remote.proved),
+        single: !remote.segments.works(now),
         rtt: remote.rtt,
     }
 }

@@ -23,6 +23,8 @@ pub struct Transmit {
     pub segment: Option<u16>,
     /// The traffic class that its datagrams are to have: that of the packets in them (RFC 6040, 4.1).
     pub class: u8,
+    /// Several are to be handed to the kernel one by one.
+    pub single: bool,
 }
 
 /// Collects what [`crate::Node`] sends. Frames of equal size for one path share a message; order is kept for each
@@ -38,6 +40,7 @@ pub struct TxQueue {
 struct Open {
     to: Path,
     class: u8,
+    single: bool,
     payload: BytesMut,
     /// Length of the first frame; the batch takes frames up to this length and ends with the first shorter one.
     segment: usize,
@@ -63,6 +66,20 @@ impl TxQueue {
         &mut batch.payload[start..]
     }
 
+    /// Ends the path's open batch: what follows leaves in another message.
+    pub(crate) fn end(&mut self, to: Path) {
+        if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
+            self.close(at);
+        }
+    }
+
+    /// Has the frames of the path's open batch handed to the kernel one by one.
+    pub(crate) fn singly(&mut self, to: Path) {
+        if let Some(batch) = self.open.iter_mut().find(|batch| batch.to == to) {
+            batch.single = true;
+        }
+    }
+
     /// Appends the last `length` bytes of the first path's batch to that of the second.
     pub(crate) fn repeat(&mut self, of: Path, to: Path, length: usize) {
         let Some(batch) = self.open.iter().find(|batch| batch.to == of) else { return };
@@ -86,7 +103,13 @@ impl TxQueue {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             self.close(at);
         }
-        self.closed.push_back(Transmit { to, payload: BytesMut::from(bytes), segment: None, class: 0 });
+        self.closed.push_back(Transmit {
+            to,
+            payload: BytesMut::from(bytes),
+            segment: None,
+            class: 0,
+            single: false,
+        });
     }
 
     /// Takes the next message; closes the open batches when nothing else is left.
@@ -128,7 +151,7 @@ impl TxQueue {
             self.close(0);
         }
         let payload = self.spare.pop().unwrap_or_else(|| BytesMut::with_capacity(BATCH.max(length)));
-        self.open.push(Open { to, class, payload, segment: length, frames: 0, ended: false });
+        self.open.push(Open { to, class, single: false, payload, segment: length, frames: 0, ended: false });
         self.open.len() - 1
     }
 
@@ -136,7 +159,13 @@ impl TxQueue {
         let batch = self.open.remove(at);
         let segment =
             (batch.frames > 1).then(|| u16::try_from(batch.segment).expect("frames are below 64 KiB"));
-        self.closed.push_back(Transmit { to: batch.to, payload: batch.payload, segment, class: batch.class });
+        self.closed.push_back(Transmit {
+            to: batch.to,
+            payload: batch.payload,
+            segment,
+            class: batch.class,
+            single: batch.single,
+        });
     }
 }
 

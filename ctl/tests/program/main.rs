@@ -540,6 +540,7 @@ fn relayed() -> PeerStatus {
             last_sent_s: Some(9),
             last_answer_s: None,
             last_full_answer_s: None,
+            single: false,
             rtt_ms: None,
         }],
         ..DirectStatus::default()

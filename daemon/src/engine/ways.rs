@@ -22,7 +22,11 @@ pub(super) struct Ways {
 
 impl Ways {
     /// Sends a message on its path; what a way does not take is dropped and counted.
-    pub(super) fn carry(&mut self, Transmit { to, payload, segment, class }: Transmit, tx: &mut TxQueue) {
+    pub(super) fn carry(
+        &mut self,
+        Transmit { to, payload, segment, class, single }: Transmit,
+        tx: &mut TxQueue,
+    ) {
         match to {
             Path::Relay(node) => match self.through_relay(node, fitted(payload, tx), segment) {
                 Ok(()) => {}
@@ -30,9 +34,14 @@ impl Ways {
                 Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
             },
             Path::Udp(address) => {
-                if let Err(error) = self.udp.send(address, &payload, segment, class & self.classes) {
-                    self.drops.udp += 1;
-                    tracing::trace!(%error, "a datagram was not sent");
+                let class = class & self.classes;
+                let at_once = segment.filter(|_| single).map_or(payload.len(), usize::from);
+                for datagrams in payload.chunks(at_once.max(1)) {
+                    if let Err(error) = self.udp.send(address, datagrams, segment.filter(|_| !single), class)
+                    {
+                        self.drops.udp += 1;
+                        tracing::trace!(%error, "a datagram was not sent");
+                    }
                 }
                 tx.recycle(payload);
             }

@@ -107,6 +107,35 @@ fn marks_and_classes_cross_the_tunnel() {
     });
 }
 
+/// A card or driver that loses whatever it is to cut: what the daemon hands over at once is longer than any link carries.
+#[test]
+fn segmentation_that_loses_datagrams_is_given_up() {
+    scenario("segmentation_that_loses_datagrams_is_given_up", |lab| {
+        let (_relay, [one, two]) = pair(lab, &lab.public(Underlay::V4)?, "gso", false, Default::default())?;
+        one.host().nft(
+            "table ip broken {
+                counter lost { }
+                chain out { type filter hook output priority 0; oifname eth0 udp dport 4747 meta length > 1600 counter name lost drop; }
+            }",
+        )?;
+        let single = |node: &Daemon, peer: &Daemon| -> Result<bool> {
+            let status = node.status()?;
+            let remotes = status.peer(peer.name())?["direct"]["remotes"].as_array().cloned();
+            Ok(remotes.unwrap_or_default().iter().any(|remote| remote["single"] == true))
+        };
+        stream(&one, &two, &format!("{}:5000", two.ipv4()?))?;
+        assert!(single(&one, &two)?, "{:?}", one.status()?);
+        assert!(!single(&two, &one)?, "the other direction is sound");
+        assert_eq!(one.status()?.peer(two.name())?["path"], "direct");
+        let why = one.ctl(&["why", two.name()])?.stdout;
+        assert!(why.contains("one by one to"), "{why}");
+        let lost = counted(one.host(), "ip", "broken", "lost")?;
+        stream(&one, &two, &format!("{}:5000", two.ipv4()?))?;
+        assert_eq!(counted(one.host(), "ip", "broken", "lost")?, lost, "nothing was handed over at once");
+        Ok(())
+    });
+}
+
 /// Two nodes on one switch that exchange datagrams directly.
 fn pair(
     lab: &Lab,

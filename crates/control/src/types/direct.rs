@@ -114,6 +114,9 @@ pub struct RemoteAddress {
     /// Seconds since one as long as the longest frame was answered; only then data goes there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_full_answer_s: Option<u64>,
+    /// Datagrams are handed to the kernel one by one, which is slower: those that it was to cut apart itself did not arrive.
+    #[serde(default)]
+    pub single: bool,
     /// The shortest round trip seen, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rtt_ms: Option<f64>,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use mesh_wire::control::{Candidate, CandidateKind};
 
 use super::Size;
+use super::segments::Segments;
 
 /// An address at which a peer may be reached.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Remote {
     pub(crate) answered: Option<Instant>,
     /// When one of full size was.
     pub(crate) proved: Option<Instant>,
+    /// Whether frames that leave together arrive.
+    pub(crate) segments: Segments,
 }
 
 /// How good an address is; the smallest is the best.
@@ -56,6 +59,7 @@ impl Remote {
             rtt: None,
             answered: None,
             proved: None,
+            segments: Segments::default(),
         }
     }
 
@@ -64,6 +68,7 @@ impl Remote {
             self.open.pop_front();
         }
         self.open.push_back((id, now, size));
+        self.segments.sent(size);
         self.sent = self.sent.saturating_add(1);
         self.last_sent = Some(now);
     }
@@ -76,7 +81,8 @@ impl Remote {
         // The least of what was seen lately, so that one delay in a queue does not move frames.
         self.rtt = Some(self.rtt.map_or(rtt, |known| known.min(rtt)));
         self.answered = Some(now);
-        if size == Size::Full {
+        self.segments.answered(now, size);
+        if size != Size::Short {
             self.proved = Some(now);
         }
         Some((rtt, size))

@@ -261,3 +261,24 @@ fn lost_relay_is_replaced_by_a_proved_path() {
     let mut other = Peer::new();
     assert!(!other.paths.relay_lost(other.now));
 }
+
+#[test]
+fn segmentation_that_fails_is_given_up_and_the_path_is_kept() {
+    let mut peer = Peer::direct();
+    let path = Path::Udp(address("192.0.2.1:1"));
+    assert!(!peer.paths.is_single(peer.now, path));
+    let moved = peer.send(6000, true, |_, size| size != Size::Pair);
+    assert_eq!(moved, [], "what goes by itself arrives, so the path is kept");
+    assert!(peer.paths.is_single(peer.now, path));
+    assert!(!peer.paths.is_single(peer.now, Path::Udp(address("192.0.2.2:1"))));
+    // Ten minutes later it is tried again.
+    peer.now += Duration::from_secs(600);
+    assert!(!peer.paths.is_single(peer.now, path));
+}
+
+#[test]
+fn segmentation_is_kept_where_pairs_arrive() {
+    let mut peer = Peer::direct();
+    assert_eq!(peer.send(10_000, true, |_, _| true), []);
+    assert!(!peer.paths.is_single(peer.now, Path::Udp(address("192.0.2.1:1"))));
+}

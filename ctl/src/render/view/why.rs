@@ -67,6 +67,10 @@ fn search(block: &mut Block, peer: &PeerStatus, direct: &DirectStatus) {
     block.line("nat here", nat(direct.own_mapping));
     block.line("nat there", nat(direct.peer_mapping));
     let own: Vec<String> = direct.own.iter().map(|own| format!("{} ({})", own.address, own.kind)).collect();
+    for remote in direct.remotes.iter().filter(|remote| remote.single) {
+        let text = format!("one by one to {}: those sent together (GSO) do not arrive there", remote.address);
+        block.line("datagrams", &text);
+    }
     block.line("this node", &if own.is_empty() { "(no address known)".to_owned() } else { own.join(", ") });
 }
 
