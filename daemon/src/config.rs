@@ -97,6 +97,8 @@ pub struct Config {
     pub direct: bool,
     /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
     pub port_mapping: bool,
+    /// Whether members on the same local network are looked for (multicast DNS).
+    pub mdns: bool,
     /// Where to take datagrams from peers: at most one address per family, an empty list for no UDP; without a list, every
     /// address of the machine and a port that the kernel chooses.
     pub udp_listen: Option<Vec<SocketAddr>>,
@@ -141,6 +143,7 @@ struct File {
     hold_until_mixed: Option<bool>,
     direct: Option<bool>,
     port_mapping: Option<bool>,
+    mdns: Option<bool>,
     udp_listen: Option<udp::Listen>,
     #[serde(default)]
     endpoints: udp::Endpoints,
@@ -196,6 +199,7 @@ impl Config {
             aes: file.crypto.aes.unwrap_or(true),
             direct: file.direct.unwrap_or(true),
             port_mapping: file.port_mapping.unwrap_or(true),
+            mdns: file.mdns.unwrap_or(true),
             udp_listen: file.udp_listen.map(|listen| listen.0),
             endpoints: file.endpoints.0,
             hold_until_mixed: file.hold_until_mixed.unwrap_or(true),

@@ -4,7 +4,7 @@
 //! of the machine's network. Out: STUN questions, candidates and news of changes, all through the engine's inbox: the
 //! questions have to leave by the socket that carries everything else, or the answers would be worth nothing.
 //!
-//! Invariants: before the first wish nothing is sent; a STUN server is believed in nothing but where it saw this node, and only
+//! Invariants: before the first wish nothing is sent (announcements on local networks are [`Lan`]'s); a STUN server is believed in nothing but where it saw this node, and only
 //! peers that answer a sealed challenge from there make an address count.
 
 use std::io;
@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mesh_net::{
-    Family, HostAddress, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping, RelaySender,
-    StunClient, host_addresses,
+    Family, HostAddress, LanCounts, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping,
+    RelaySender, StunClient, host_addresses,
 };
 use mesh_node::{Path, Transmit};
 use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Command, Inbox};
+use crate::lan::Lan;
 
 /// STUN answers that wait; further ones are dropped, and the question is repeated.
 const ANSWERS: usize = 64;
@@ -51,6 +52,7 @@ pub type StunDatagram = (SocketAddr, Box<[u8]>);
 pub struct Direct {
     wish: Arc<Notify>,
     stop: CancellationToken,
+    lan: Option<watch::Receiver<LanCounts>>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -67,6 +69,8 @@ pub struct DirectConfig {
     pub relay_client: RelaySender,
     /// Whether gateways are asked to keep a port open.
     pub maps_ports: bool,
+    /// What finds members on local networks; hears of changes of the network, too.
+    pub lan: Option<Lan>,
     /// Where questions and findings go.
     pub engine: Arc<Inbox>,
 }
@@ -83,6 +87,7 @@ impl Direct {
     pub fn start(config: DirectConfig, answers: mpsc::Receiver<StunDatagram>) -> Self {
         let (wish, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let ended = stop.clone();
+        let lan = config.lan.as_ref().map(Lan::counts);
         let mut actor = Actor {
             config,
             answers,
@@ -98,11 +103,14 @@ impl Direct {
                 () = ended.cancelled() => {}
                 () = actor.run() => {}
             }
+            if let Some(lan) = actor.config.lan {
+                lan.stop().await;
+            }
             if let Some((mapper, _)) = actor.mapper {
                 mapper.stop().await;
             }
         });
-        Self { wish, stop, task: AbortOnDropHandle::new(task) }
+        Self { wish, stop, lan, task: AbortOnDropHandle::new(task) }
     }
 
     /// Ends the actor and gives mapped ports back, within about a second.
@@ -111,6 +119,12 @@ impl Direct {
         if self.task.await.is_err() {
             tracing::debug!("what finds this node's addresses ended by a panic");
         }
+    }
+
+    /// Returns what came over local networks; none where members are not looked for there.
+    #[must_use]
+    pub fn lan(&self) -> Option<watch::Receiver<LanCounts>> {
+        self.lan.clone()
     }
 
     /// Finds the addresses anew.
@@ -162,6 +176,9 @@ impl Actor {
                     Ok(()) => {
                         if let Some((mapper, _)) = &self.mapper {
                             mapper.network_changed();
+                        }
+                        if let Some(lan) = &self.config.lan {
+                            lan.network_changed();
                         }
                         self.config.relay_client.network_changed();
                         self.config.engine.command(Command::NetworkChanged);

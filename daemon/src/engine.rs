@@ -79,6 +79,8 @@ pub enum Command {
     Mix(NodeId, [u8; 16], Box<Zeroizing<[u8; 64]>>),
     /// The addresses at which this node may be reached.
     Candidates(Candidates),
+    /// The addresses at which a peer was found on local networks.
+    Near(NodeId, Vec<SocketAddr>),
     /// Whether the relay is connected.
     Relay(bool),
     /// Addresses or routes of the machine changed, or it slept.
@@ -460,6 +462,7 @@ impl Worker {
                 self.deliver_late();
             }
             Command::Candidates(candidates) => self.node.set_candidates(now, candidates, &mut self.tx),
+            Command::Near(peer, addresses) => self.node.handle_near(now, peer, addresses, &mut self.tx),
             Command::Relay(connected) => self.node.handle_relay(now, connected),
             Command::NetworkChanged => self.node.handle_network_change(now, &mut self.tx),
             Command::Search(peer) => self.node.search(now, peer, &mut self.tx),
@@ -509,6 +512,7 @@ impl Worker {
                 NodeEvent::Session { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::Gather
+                | NodeEvent::Near { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}
             }

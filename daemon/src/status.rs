@@ -9,11 +9,13 @@ use mesh_control::{
     RemoteAddress, Role, SessionStatus, Status,
 };
 use mesh_identity::Roster;
+use mesh_net::LanCounts;
 use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
 use mesh_wire::control::{CandidateKind, Mapping};
 use mesh_wire::handshake::suite_name;
 use mesh_wire::roster::{Leaf, Link, Roles};
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::engine::EngineSnapshot;
@@ -31,6 +33,8 @@ pub struct View {
     pub relay: Option<RelayStatus>,
     /// Whether data passes, or what is waited for.
     pub ready: Readiness,
+    /// What came over local networks.
+    pub lan: Option<watch::Receiver<LanCounts>>,
 }
 
 /// Puts everything together.
@@ -48,7 +52,7 @@ pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineS
         node: view.membership.as_ref().and_then(|membership| node(config, own, membership)),
         relay: view.relay.clone(),
         ready: view.ready.clone(),
-        counters: counters(engine),
+        counters: counters(engine, view.lan.as_ref().map(|lan| *lan.borrow())),
         peers,
         crypto: CryptoStatus { provider: config.provider.to_string(), aead: config.aead.to_string() },
     }
@@ -195,7 +199,10 @@ fn direct_status(engine: &EngineSnapshot, peer: &PeerSnapshot) -> DirectStatus {
 fn remote_address(remote: &RemoteSnapshot) -> RemoteAddress {
     RemoteAddress {
         address: remote.address,
-        kind: remote.kind.map_or(AddressKind::Seen, address_kind),
+        kind: match remote.kind {
+            _ if remote.near => AddressKind::Lan,
+            kind => kind.map_or(AddressKind::Seen, address_kind),
+        },
         sent: remote.sent,
         last_sent_s: remote.since_sent.map(|since| since.as_secs()),
         last_answer_s: remote.since_answered.map(|since| since.as_secs()),
@@ -223,7 +230,7 @@ fn address_kind(kind: CandidateKind) -> AddressKind {
     }
 }
 
-fn counters(engine: Option<&EngineSnapshot>) -> Counters {
+fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>) -> Counters {
     let Some(engine) = engine else { return Counters::default() };
     let mut counters = Counters::default();
     for peer in &engine.node.peers {
@@ -243,9 +250,19 @@ fn counters(engine: Option<&EngineSnapshot>) -> Counters {
         ("unknown_datagram", engine.drops.unknown_datagram),
         ("handshakes_full", engine.drops.handshakes_full),
     ];
+    let lan = lan.unwrap_or_default();
+    let near = [
+        ("lan_unsealed", lan.unsealed),
+        ("lan_malformed", lan.malformed),
+        ("lan_stale", lan.stale),
+        ("lan_far", lan.far),
+        ("lan_rate", lan.rate),
+        ("lan_unsent", lan.unsent),
+    ];
     let node = engine.node.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
     counters.drops = own
         .into_iter()
+        .chain(near)
         .filter(|(_, count)| *count > 0)
         .chain(node)
         .map(|(reason, count)| (reason.to_owned(), count))
@@ -271,6 +288,7 @@ mod tests {
             RemoteSnapshot {
                 address: host,
                 kind: Some(CandidateKind::Host),
+                near: true,
                 sent: 9,
                 since_sent: Some(Duration::from_millis(1900)),
                 since_answered: Some(Duration::from_secs(2)),
@@ -281,6 +299,7 @@ mod tests {
             RemoteSnapshot {
                 address: seen,
                 kind: None,
+                near: false,
                 sent: 0,
                 since_sent: None,
                 since_answered: None,
@@ -307,7 +326,7 @@ mod tests {
         assert_eq!((status.own_mapping, status.peer_mapping), (NatMapping::Dependent, NatMapping::None));
         assert_eq!(status.own, [OwnAddress { address: seen, kind: AddressKind::Reflexive }]);
         let first = &status.remotes[0];
-        assert_eq!((first.address, first.kind, first.sent), (host, AddressKind::Host, 9));
+        assert_eq!((first.address, first.kind, first.sent), (host, AddressKind::Lan, 9));
         assert_eq!(
             (first.last_sent_s, first.last_answer_s, first.last_full_answer_s, first.rtt_ms),
             (Some(1), Some(2), None, Some(1.5))

@@ -355,6 +355,7 @@ impl Supervisor {
         let mut view = self.shared.view().clone();
         view.membership.clone_from(&self.membership);
         view.relay = running.map(|running| running.relay_status().clone());
+        view.lan = running.and_then(Running::lan);
         view.state = match (&self.membership, running) {
             (_, None) if self.joining.is_some() => NodeState::Starting,
             (None, _) => NodeState::Unenrolled,

@@ -350,7 +350,10 @@ impl Simulation {
                     let told = self.quic[at].forget(peer);
                     self.tell(at, peer, told);
                 }
-                NodeEvent::Established { .. } | NodeEvent::Path { .. } | NodeEvent::Gather => {}
+                NodeEvent::Established { .. }
+                | NodeEvent::Path { .. }
+                | NodeEvent::Gather
+                | NodeEvent::Near { .. } => {}
             }
         }
     }

@@ -75,14 +75,19 @@ pub async fn host_addresses(own_interface: &str) -> io::Result<Vec<HostAddress>>
     let links: Vec<Link> = netlink.links().await?.iter().map(Link::from).collect();
     let addresses: Vec<LinkAddress> =
         netlink.addresses().await?.iter().filter_map(LinkAddress::read).collect();
+    let uplinks = uplinks(&netlink).await;
+    Ok(select(&links, &addresses, &uplinks, own_interface))
+}
+
+/// Returns the interfaces that lead out, with the address that packets carry there.
+pub(crate) async fn uplinks(netlink: &Netlink) -> Vec<(u32, IpAddr)> {
     let mut uplinks = Vec::new();
     for far in [FAR_V4.into(), FAR_V6.into()] {
         uplinks.extend(netlink.way_to(far).await);
     }
-    Ok(select(&links, &addresses, &uplinks, own_interface))
+    uplinks
 }
 
-/// `uplinks` are interfaces that lead out, with the address that packets carry there.
 fn select(
     links: &[Link],
     addresses: &[LinkAddress],
@@ -133,7 +138,7 @@ fn thin_out(found: &mut Vec<(Rank, u32, HostAddress)>) {
 }
 
 /// Whether the interface works and leads to a network of its own.
-fn is_usable(link: &Link) -> bool {
+pub(crate) fn is_usable(link: &Link) -> bool {
     let works = link.flags.contains(LinkFlags::Up | LinkFlags::Running);
     works && !link.flags.contains(LinkFlags::Loopback) && !is_tunnel(link)
 }
@@ -147,7 +152,7 @@ fn is_tunnel(link: &Link) -> bool {
     !is_network && link.flags.intersects(LinkFlags::Pointopoint | LinkFlags::Noarp)
 }
 
-fn purpose(link: &Link, uplinks: &[(u32, IpAddr)]) -> HostLink {
+pub(crate) fn purpose(link: &Link, uplinks: &[(u32, IpAddr)]) -> HostLink {
     if uplinks.iter().any(|(index, _)| *index == link.index) {
         HostLink::Uplink
     } else if link.kind == Some(InfoKind::Bridge) || HOST_ONLY.iter().any(|name| link.name.starts_with(name))
@@ -159,11 +164,15 @@ fn purpose(link: &Link, uplinks: &[(u32, IpAddr)]) -> HostLink {
 }
 
 fn can_be_reached(address: &LinkAddress) -> bool {
+    is_valid(address) && !address.is_link_local()
+}
+
+/// Whether the address is one of a host, and its check for duplicates is over.
+pub(crate) fn is_valid(address: &LinkAddress) -> bool {
     let checked = !address.flags.intersects(AddressFlags::Tentative | AddressFlags::Dadfailed)
         || address.flags.contains(AddressFlags::Optimistic);
     let ip = address.ip;
     checked
-        && !address.is_link_local()
         && !ip.is_loopback()
         && !ip.is_unspecified()
         && !ip.is_multicast()
@@ -182,7 +191,7 @@ fn scope(ip: IpAddr) -> HostScope {
     if is_private { HostScope::Private } else { HostScope::Public }
 }
 
-fn lifetime(address: &LinkAddress) -> HostLifetime {
+pub(crate) fn lifetime(address: &LinkAddress) -> HostLifetime {
     if address.flags.contains(AddressFlags::Deprecated) {
         HostLifetime::Deprecated
     } else if address.ip.is_ipv6() && address.flags.contains(TEMPORARY) {

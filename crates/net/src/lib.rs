@@ -4,6 +4,7 @@
 //! connection, told to a [`RelaySink`]. Which peer is reached by which path is decided elsewhere. [`QuicEndpoint`] has
 //! no socket: its datagrams are handed to a [`QuicSink`]. [`StunClient`], [`host_addresses`] and [`NetworkWatch`] find out
 //! under which addresses this node can be reached, and when that may have changed; [`PortMapper`] has gateways open ports.
+//! [`LanMachine`] and [`LanSockets`] find members on the same local network.
 //!
 //! Invariants: no certificate is trusted but the pinned one, and its key really signed the TLS handshake; every queue
 //! is bounded; a caller of [`RelaySender`] never waits.
@@ -11,6 +12,7 @@
 mod backoff;
 mod dial;
 mod hosts;
+mod lan;
 mod netlink;
 mod portmap;
 mod quic;
@@ -22,6 +24,10 @@ mod udp;
 mod watch;
 
 pub use hosts::{HostAddress, HostLifetime, HostLink, HostScope, MAX_HOST_ADDRESSES, host_addresses};
+pub use lan::{
+    LanCounts, LanDatagram, LanFound, LanLink, LanMachine, LanPorts, LanSay, LanSockets, LanTransmit,
+    MAX_LINKS, lan_links,
+};
 pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{

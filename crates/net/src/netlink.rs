@@ -35,6 +35,8 @@ pub(crate) struct LinkAddress {
     /// Of the interface.
     pub(crate) index: u32,
     pub(crate) ip: IpAddr,
+    /// The length of its prefix.
+    pub(crate) prefix: u8,
     pub(crate) flags: AddressFlags,
 }
 
@@ -121,7 +123,8 @@ impl LinkAddress {
             }
         }
         // Where there is a local address, the other one is that of the far end.
-        Some(Self { index: message.header.index, ip: local.or(other)?, flags })
+        let prefix = message.header.prefix_len;
+        Some(Self { index: message.header.index, ip: local.or(other)?, prefix, flags })
     }
 
     /// Whether only this link knows the address.

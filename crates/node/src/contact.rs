@@ -108,13 +108,14 @@ impl Node {
         }
     }
 
-    /// Returns the ways that may lead to a peer: its configured addresses, the relay unless it says otherwise, and
-    /// addresses at which it answered.
+    /// Returns the ways that may lead to a peer: its configured addresses, the relay unless it says otherwise, those on
+    /// local networks, and addresses at which it answered.
     pub(crate) fn paths(&self, slot: Slot) -> Vec<Path> {
         let peer = &self.peers[slot.0];
         let endpoints = self.config.endpoints.get(&peer.name).into_iter().flatten();
         let relay = (peer.online != Some(false)).then_some(Path::Relay(peer.id));
-        let found = peer.paths.answered().take(FOUND).map(Path::Udp);
+        let near = peer.paths.near().iter().copied();
+        let found = near.chain(peer.paths.answered().take(FOUND)).map(Path::Udp);
         let mut paths: Vec<_> = endpoints.map(|address| Path::Udp(*address)).chain(relay).collect();
         for path in found {
             if !paths.contains(&path) {

@@ -109,6 +109,11 @@ pub enum NodeEvent {
         /// Which.
         path: Path,
     },
+    /// The peer was found on a local network, at an address that is new.
+    Near {
+        /// Who.
+        peer: NodeId,
+    },
     /// A search begins: the node's own addresses are to be found anew, and told with [`Node::set_candidates`].
     Gather,
     /// The last session with the peer ended for want of traffic.

@@ -11,6 +11,7 @@
 //! Invariants: no clock, no randomness; every list is bounded; nothing the peer says moves frames anywhere before a
 //! challenge with an unpredictable id came back from there.
 
+mod near;
 mod remote;
 mod segments;
 #[cfg(test)]
@@ -33,6 +34,8 @@ pub(crate) struct Paths {
     current: Path,
     changes: u64,
     remotes: Vec<Remote>,
+    /// Where it was found on a local network.
+    near: Vec<SocketAddr>,
     /// How the peer's NAT maps, as it says.
     mapping: Mapping,
     search: Option<Search>,
@@ -118,6 +121,7 @@ impl Paths {
             current: Path::Relay(peer),
             changes: 0,
             remotes: Vec::new(),
+            near: Vec::new(),
             mapping: Mapping::Unknown,
             search: None,
             began: None,
@@ -223,8 +227,9 @@ impl Paths {
     pub(crate) fn candidates(&mut self, now: Instant, said: &Candidates, setting: Setting) -> bool {
         self.mapping = said.mapping;
         let before = self.named();
-        self.remotes
-            .retain(|remote| remote.kind.is_none() || said.list.iter().any(|c| c.address == remote.address));
+        self.remotes.retain(|remote| {
+            remote.kind.is_none() || remote.near || said.list.iter().any(|c| c.address == remote.address)
+        });
         for candidate in &said.list {
             match self.remotes.iter_mut().find(|remote| remote.address == candidate.address) {
                 Some(remote) => remote.kind = Some(candidate.kind),
@@ -309,7 +314,9 @@ impl Paths {
     /// The peer was started anew: what is known of it is past.
     pub(crate) fn forget(&mut self) {
         let Path::Relay(peer) = self.relay else { return };
-        *self = Self { changes: self.changes, ..Self::new(peer) };
+        let near = std::mem::take(&mut self.near);
+        *self = Self { changes: self.changes, near, ..Self::new(peer) };
+        self.add_near();
     }
 
     /// Somebody wants a search at once; true when [`Paths::timeout`] should be called.
@@ -380,7 +387,7 @@ impl Paths {
         let Some(mut search) = self.search else { return };
         if now >= search.ends || !setting.searches {
             self.search = None;
-            if matches!(self.current, Path::Relay(_)) {
+            if self.is_wanting(now) {
                 self.failures = self.failures.saturating_add(1);
                 let wait = BACKOFF_FIRST.saturating_mul(1 << (self.failures - 1).min(8)).min(BACKOFF_MOST);
                 self.next_search = Some(now + wait);
@@ -448,8 +455,10 @@ impl Paths {
                 }
             }
             None => {
-                // Nothing better is known; the handshake that follows silence finds whatever there is.
+                // Nothing better is known. The peer may have moved to an address that was named, or found near by; the
+                // handshake that follows silence finds whatever else there is.
                 (self.data.check, self.data.unanswered, self.data.long) = (None, None, false);
+                self.begins(now, setting);
             }
         }
     }

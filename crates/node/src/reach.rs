@@ -1,5 +1,6 @@
 //! Finds paths to peers without the relay: carries out what [`Paths`](crate::paths::Paths) decides.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use mesh_wire::NodeId;
@@ -67,6 +68,26 @@ impl Node {
         }
     }
 
+    /// Takes the addresses at which a peer was found on local networks, all that there are. Poll for transmits, orders, events
+    /// and the timeout afterwards.
+    pub fn handle_near(&mut self, now: Now, peer: NodeId, mut addresses: Vec<SocketAddr>, tx: &mut TxQueue) {
+        let Some(slot) = self.by_id.get(&peer).copied() else { return };
+        addresses.retain(|address| !self.is_overlay(address.ip()));
+        let setting = self.setting(slot);
+        let near = self.peers[slot.0].paths.set_near(now.instant, addresses, setting);
+        if near.timeout {
+            self.paths_timeout(now, slot, tx);
+        }
+        if near.news {
+            self.event(NodeEvent::Near { peer });
+            let peer = &self.peers[slot.0];
+            if peer.current().is_none() && (peer.dialling || !peer.queue.is_empty()) {
+                // What waits need not wait for the next attempt.
+                self.dial(slot);
+            }
+        }
+    }
+
     /// What the paths of a peer depend on.
     pub(crate) fn setting(&self, slot: Slot) -> Setting {
         let searches = self.config.direct && !self.peers[slot.0].sessions.is_empty();
@@ -88,7 +109,7 @@ impl Node {
     }
 
     pub(crate) fn handle_candidates(&mut self, now: Now, slot: Slot, mut said: Candidates, tx: &mut TxQueue) {
-        let ours = |address: std::net::SocketAddr| {
+        let ours = |address: SocketAddr| {
             self.candidates.list.iter().any(|own| own.address.is_ipv4() == address.is_ipv4())
         };
         // Frames in frames lead nowhere, and a family that this node has no socket for neither.
@@ -113,6 +134,8 @@ impl Node {
     ) {
         let seen = match from {
             Path::Relay(_) => None,
+            // Which of the interfaces it means, only the peer knows.
+            Path::Udp(SocketAddr::V6(v6)) if v6.ip().is_unicast_link_local() => None,
             Path::Udp(address) => Some(address),
         };
         let response = PathResponse { id: challenge.id, seen, size: challenge.size };

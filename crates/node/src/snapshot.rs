@@ -71,6 +71,8 @@ pub struct RemoteSnapshot {
     pub address: SocketAddr,
     /// What the peer says of it; none where it was only seen there.
     pub kind: Option<CandidateKind>,
+    /// It was found on a local network.
+    pub near: bool,
     /// Challenges that went there.
     pub sent: u32,
     /// How long ago the last one went there.
@@ -162,6 +164,7 @@ fn remote_snapshot(remote: &Remote, now: Instant) -> RemoteSnapshot {
     RemoteSnapshot {
         address: remote.address,
         kind: remote.kind,
+        near: remote.near,
         sent: remote.sent,
         since_sent: ago(remote.last_sent),
         since_answered: ago(remote.answered),

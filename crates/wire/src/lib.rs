@@ -15,6 +15,7 @@ pub mod fragment;
 pub mod frame;
 pub mod handshake;
 mod ids;
+pub mod lan;
 pub mod limits;
 pub mod relay;
 mod relay_url;

@@ -3,7 +3,7 @@
 mod ticket;
 mod wait;
 
-use mesh_control::{Client, UpRequest};
+use mesh_control::{Client, NodeState, UpRequest};
 use tokio::time::Instant;
 
 use crate::cli::UpArgs;
@@ -34,6 +34,14 @@ pub(super) async fn run(args: UpArgs, client: &Client, screen: &Screen) -> Resul
     let (outcome, status) = wait::until_ready(client, deadline, &mut progress).await?;
     progress.clear();
     match outcome {
+        Outcome::DataPassed if status.state == NodeState::Connecting => {
+            screen.answer(&status, |style| view::up(&status, style))?;
+            screen.note(&format!(
+                "only members that are found without the relay are reached; waiting for {}",
+                wait::reason(&status)
+            ));
+            Ok(Exit::Degraded)
+        }
         Outcome::DataPassed | Outcome::OnlyMember => {
             screen.answer(&status, |style| view::up(&status, style))?;
             Ok(Exit::Done)

@@ -7,14 +7,16 @@ use mesh_control::{ApiError, ErrorCode};
 use mesh_net::{PeerInfo, RelaySender, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
 use mesh_session::handshake::Local;
-use mesh_wire::Pin;
 use mesh_wire::roster::Link;
+use mesh_wire::{NodeId, Pin};
 use tokio::sync::mpsc;
 
 use super::Shared;
 use crate::config::Config;
 use crate::direct::{Direct, DirectConfig, StunDatagram};
 use crate::engine::Inbox;
+use crate::lan::seal::LanSeal;
+use crate::lan::{Lan, LanConfig};
 use crate::state::Membership;
 use crate::{interface, one_line};
 
@@ -73,7 +75,7 @@ pub(super) fn sockets(config: &Config) -> Result<UdpSockets, ApiError> {
 
 /// Starts to find out at which addresses the node may be reached; none where nobody wants to know or no socket is bound.
 pub(super) fn addresses(
-    config: &Config,
+    (config, own): (&Config, NodeId),
     (interface, membership): (&str, &Membership),
     sockets: Vec<SocketAddr>,
     answers: mpsc::Receiver<StunDatagram>,
@@ -82,12 +84,22 @@ pub(super) fn addresses(
     if !config.direct || sockets.is_empty() {
         return None;
     }
+    let lan = config.mdns.then(|| {
+        Lan::start(LanConfig {
+            interface: interface.to_owned(),
+            sockets: sockets.clone(),
+            own,
+            seal: LanSeal::new(membership.net, membership.network_secret.clone()),
+            engine: Arc::clone(engine),
+        })
+    });
     let config = DirectConfig {
         interface: interface.to_owned(),
         sockets,
         relay: (membership.relay.host().to_owned(), membership.relay.port()),
         relay_client,
         maps_ports: config.port_mapping,
+        lan,
         engine: Arc::clone(engine),
     };
     Some(Direct::start(config, answers))

@@ -1,7 +1,7 @@
 //! Which peers are asked to show that data passes: a few at a time, each once before any is asked again, because some
 //! that the relay calls present may not answer. Pure: the time is an argument.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mesh_wire::NodeId;
@@ -18,6 +18,52 @@ pub(super) struct Proof {
     asked: BTreeSet<NodeId>,
     round: usize,
     round_ends: Instant,
+}
+
+/// Whether data passed, and with whom it may without the relay.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    ever: bool,
+    without_relay: bool,
+    /// Those that were last found on a local network.
+    near: VecDeque<NodeId>,
+}
+
+impl Passed {
+    /// Data passed; true when that is news.
+    pub(super) fn note(&mut self, connected: bool) -> bool {
+        let news = !self.ever || !self.holds(connected);
+        self.ever = true;
+        self.without_relay |= !connected;
+        news
+    }
+
+    /// A peer was found on a local network.
+    pub(super) fn found(&mut self, peer: NodeId) {
+        self.near.retain(|near| *near != peer);
+        self.near.push_front(peer);
+        self.near.truncate(AT_A_TIME);
+    }
+
+    /// Data passed since the node came up.
+    pub(super) const fn ever(&self) -> bool {
+        self.ever
+    }
+
+    /// Data passes, as far as is known, with the relay or without it.
+    pub(super) const fn holds(&self, connected: bool) -> bool {
+        if connected { self.ever } else { self.without_relay }
+    }
+
+    /// The relay came or went.
+    pub(super) fn relay_changed(&mut self) {
+        self.without_relay = false;
+    }
+
+    /// Who may show that data passes without the relay; nobody while that is known.
+    pub(super) fn to_ask(&self) -> impl Iterator<Item = NodeId> {
+        self.near.iter().copied().filter(|_| !self.without_relay)
+    }
 }
 
 impl Proof {
@@ -81,5 +127,20 @@ mod tests {
         let later = now + PATIENCE;
         assert!(proof.next_round(later, &[]).is_empty());
         assert_eq!(proof.round_ends(), later + PATIENCE);
+    }
+
+    #[test]
+    fn what_passed_over_the_relay_says_nothing_of_other_ways() {
+        let mut passed = Passed::default();
+        assert!(passed.note(true) && !passed.note(true));
+        assert!(passed.ever() && passed.holds(true) && !passed.holds(false));
+        for number in 0..9 {
+            passed.found(NodeId([number; 32]));
+        }
+        assert_eq!(passed.to_ask().collect::<Vec<_>>(), [8, 7, 6].map(|number| NodeId([number; 32])));
+        assert!(passed.note(false) && !passed.note(false));
+        assert!(passed.holds(false) && passed.to_ask().next().is_none());
+        passed.relay_changed();
+        assert!(passed.holds(true) && !passed.holds(false));
     }
 }

@@ -11,7 +11,7 @@ use mesh_control::{
     RelayStatus, Timestamp,
 };
 use mesh_identity::{Identity, ProofKind, Roster};
-use mesh_net::{QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender};
+use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender};
 use mesh_node::{NodeEvent, Path};
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
@@ -26,7 +26,7 @@ use super::Shared;
 use super::connections::Connections;
 use super::machines::{addresses, machines, sockets, this_node};
 use super::pending::Pending;
-use super::proof::Proof;
+use super::proof::{Passed, Proof};
 use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
@@ -83,7 +83,7 @@ pub(super) struct Running {
     relay: RelayStatus,
     present: BTreeMap<NodeId, bool>,
     proof: Proof,
-    data_passed: bool,
+    passed: Passed,
     since: Instant,
 }
 
@@ -137,7 +137,8 @@ impl Running {
         })
         .map_err(|error| internal(&error))?;
         let known = (&inbox, client.sender());
-        let direct = addresses(&shared.config, (device.name(), &membership), listens, answers, known);
+        let direct =
+            addresses((&shared.config, shared.own), (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
@@ -170,7 +171,7 @@ impl Running {
             relay,
             present: BTreeMap::new(),
             proof: Proof::new(Instant::now()),
-            data_passed: false,
+            passed: Passed::default(),
             since: Instant::now(),
         })
     }
@@ -190,7 +191,7 @@ impl Running {
             () = sleep_until(connections_due.unwrap_or_else(Instant::now)), if connections_due.is_some() => {
                 RunEvent::Forget
             }
-            () = sleep_until(proof_due), if !self.data_passed => RunEvent::Proof,
+            () = sleep_until(proof_due), if !self.passed.ever() => RunEvent::Proof,
         }
     }
 
@@ -236,6 +237,13 @@ impl Running {
     fn prove(&self, peer: NodeId) {
         let (reply, _) = oneshot::channel();
         self.engine.send(Command::Ping(peer, reply));
+    }
+
+    /// Without the relay, has neighbours show that data passes all the same.
+    fn prove_near(&self) {
+        if self.relay.state != RelayState::Connected {
+            self.passed.to_ask().for_each(|peer| self.prove(peer));
+        }
     }
 
     /// Stands on a newer roster.
@@ -295,11 +303,17 @@ impl Running {
     pub(super) fn hurry(&self) {
         if self.relay.state != RelayState::Connected {
             self.client.reconnect_now();
+            self.prove_near();
         }
     }
 
     pub(super) fn inbox(&self) -> Arc<Inbox> {
         Arc::clone(&self.inbox)
+    }
+
+    /// What came over local networks.
+    pub(super) fn lan(&self) -> Option<watch::Receiver<LanCounts>> {
+        self.direct.as_ref().and_then(Direct::lan)
     }
 
     pub(super) const fn relay_status(&self) -> &RelayStatus {
@@ -325,7 +339,7 @@ impl Running {
             format!("the relay {} to answer{cause}", self.relay.url)
         } else if only_member {
             "another member to join".to_owned()
-        } else if self.data_passed {
+        } else if self.passed.ever() {
             String::new()
         } else if self.present.len() >= others.min(ASK_AT_START)
             && !self.present.values().any(|online| *online)
@@ -334,16 +348,25 @@ impl Running {
         } else {
             "another member to answer".to_owned()
         };
-        Readiness { data_passed: self.data_passed && connected, only_member, reason }
+        Readiness { data_passed: self.passed.holds(connected), only_member, reason }
     }
 
     fn node_event(&mut self, shared: &Shared, event: &NodeEvent) -> After {
         match event {
-            NodeEvent::Pong { .. } if self.data_passed => return After::Nothing,
-            NodeEvent::Pong { .. } => self.data_passed = true,
+            NodeEvent::Pong { .. } => {
+                if !self.passed.note(self.relay.state == RelayState::Connected) {
+                    return After::Nothing;
+                }
+            }
+            NodeEvent::Near { peer } => {
+                tracing::debug!(peer = %self.name(*peer), "found on a local network");
+                self.passed.found(*peer);
+                self.prove_near();
+                return After::Nothing;
+            }
             NodeEvent::Established { peer } => {
                 tracing::info!(peer = %self.name(*peer), "session established");
-                if !self.data_passed {
+                if !self.passed.ever() {
                     self.prove(*peer);
                 }
                 shared.notice(
@@ -408,6 +431,7 @@ impl Running {
                     observed_address: Some(observed),
                     retry_in_ms: None,
                 };
+                self.passed.relay_changed();
                 self.forget_presence();
                 self.engine.send(Command::Relay(true));
                 self.ask();
@@ -417,12 +441,16 @@ impl Running {
                 if self.relay.error.as_ref() != Some(&reason) {
                     tracing::warn!(relay = %self.relay.url, %reason, "relay is not connected");
                 }
+                if self.relay.connect_ms.is_some() {
+                    self.passed.relay_changed();
+                }
                 self.relay.state = RelayState::Disconnected;
                 self.relay.error = Some(reason);
                 self.relay.since = now;
                 self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
                 self.relay.connect_ms = None;
                 self.forget_presence();
+                self.prove_near();
                 self.engine.send(Command::Relay(false));
             }
             RelayEvent::Peer { node, present } => {
@@ -430,7 +458,7 @@ impl Running {
                     return After::Nothing;
                 }
                 self.present.insert(node, present);
-                if present && !self.data_passed && self.proof.came(node) {
+                if present && !self.passed.ever() && self.proof.came(node) {
                     self.prove(node);
                 }
             }

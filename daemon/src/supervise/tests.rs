@@ -43,6 +43,7 @@ impl Place {
             aes: true,
             direct: false,
             port_mapping: false,
+            mdns: false,
             udp_listen: Some(Vec::new()),
             endpoints: BTreeMap::new(),
             hold_until_mixed: true,

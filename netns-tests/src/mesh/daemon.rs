@@ -22,6 +22,8 @@ pub struct DaemonOptions {
     pub tap: bool,
     /// Look for paths without the relay.
     pub direct: bool,
+    /// Look for neighbours on local networks, too.
+    pub lan: bool,
     /// The name of the interface; `mesh0` unless told.
     pub interface: Option<String>,
     /// Further lines of TOML at the top level.
@@ -85,6 +87,10 @@ impl Daemon {
         writeln!(config, "group = \"root\"")?;
         if !options.direct {
             writeln!(config, "direct = false")?;
+        }
+        if !options.lan {
+            // Most scenarios count what nodes send.
+            writeln!(config, "mdns = false")?;
         }
         config.push_str(&options.extra);
         fs::write(daemon.config_path(), config)?;

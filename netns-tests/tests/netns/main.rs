@@ -9,6 +9,7 @@ mod fallback;
 mod flood;
 mod keyed;
 mod laboratory;
+mod lan;
 mod malicious_relay;
 mod memory;
 mod nat;

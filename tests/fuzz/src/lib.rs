@@ -20,6 +20,7 @@ mod frame;
 mod handshake;
 mod hub;
 mod input;
+mod lan;
 mod node;
 mod packet;
 mod relay;
@@ -36,6 +37,7 @@ pub use fragment::fragment;
 pub use frame::frame;
 pub use handshake::handshake;
 pub use hub::hub;
+pub use lan::lan;
 pub use node::node;
 pub use packet::packet;
 pub use relay::relay;
@@ -60,5 +62,6 @@ pub const TARGETS: &[Target] = &[
     ("hub", hub),
     ("packet", packet),
     ("stun", stun),
+    ("lan", lan),
     ("files", files),
 ];

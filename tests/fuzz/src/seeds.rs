@@ -45,6 +45,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "hub" => hub(),
         "packet" => packet(),
         "stun" => stun(),
+        "lan" => lan(),
         "files" => files(),
         _ => Vec::new(),
     }
@@ -420,6 +421,21 @@ fn stun() -> Vec<Vec<u8>> {
     let head = [0, 1, 0, 12, 0x21, 0x12, 0xa4, 0x42];
     seeds.push([&head[..], &transaction, &[0x80, 0x22, 0, 5], b"abcde\0\0\0"].concat());
     seeds
+}
+
+fn lan() -> Vec<Vec<u8>> {
+    use mesh_wire::lan::{Content, Message, NAME, NONCE, SEALED};
+    let addresses = vec![[192, 168, 1, 9].into(), [0xfe80, 0, 0, 0, 0, 0, 0, 9].into()];
+    let content = Content { made: 1_700_000_000, node: NodeId([9; 32]), port_v4: 1, port_v6: 2, addresses };
+    let mut sealed = [0; SEALED];
+    let end = sealed.len() - content.encode().len();
+    sealed[end..].copy_from_slice(&content.encode());
+    sealed[..NONCE].fill(5);
+    let name = [b'a'; NAME];
+    let all =
+        [Message::Question, Message::Farewell { name }, Message::Announcement { name, sealed: &sealed }];
+    let messages = all.iter().map(Message::encode);
+    messages.chain([content.encode().to_vec()]).collect()
 }
 
 fn files() -> Vec<Vec<u8>> {

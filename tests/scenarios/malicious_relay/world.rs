@@ -218,6 +218,7 @@ impl Member {
                 | NodeEvent::Pong { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::Gather
+                | NodeEvent::Near { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}
             }

@@ -60,6 +60,8 @@ pub enum AddressKind {
     Reflexive,
     /// It stands in the configuration.
     Configured,
+    /// It was found on a local network, by its sealed announcement.
+    Lan,
     /// Frames came from there, though nobody had said so.
     Seen,
     /// A kind that this version does not know.
@@ -75,6 +77,7 @@ impl fmt::Display for AddressKind {
             Self::Mapped => "mapped",
             Self::Reflexive => "reflexive",
             Self::Configured => "configured",
+            Self::Lan => "lan",
             Self::Seen => "seen",
             Self::Unknown => "unknown",
         })

@@ -15,7 +15,7 @@ fn address(index: u32, ip: &str) -> LinkAddress {
 }
 
 fn flagged(index: u32, ip: &str, flags: AddressFlags) -> LinkAddress {
-    LinkAddress { index, ip: ip.parse().unwrap(), flags }
+    LinkAddress { index, ip: ip.parse().unwrap(), prefix: 64, flags }
 }
 
 fn texts(hosts: &[HostAddress]) -> Vec<String> {

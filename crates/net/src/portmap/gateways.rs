@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn only_public_ipv6_addresses_in_use_count() {
-        let address = |ip: &str, flags| LinkAddress { index: 2, ip: ip.parse().unwrap(), flags };
+        let address = |ip: &str, flags| LinkAddress { index: 2, ip: ip.parse().unwrap(), prefix: 64, flags };
         let none = AddressFlags::empty();
         let all = [
             address("2001:db8::1", none),

@@ -15,6 +15,8 @@ pub(crate) struct Remote {
     pub(crate) address: SocketAddr,
     /// What the peer says of it; none where it was only seen there.
     pub(crate) kind: Option<CandidateKind>,
+    /// It was found on a local network.
+    pub(crate) near: bool,
     /// Challenges that went there, how many, and the newest that may still be answered.
     pub(crate) sent: u32,
     pub(crate) last_sent: Option<Instant>,
@@ -41,10 +43,16 @@ impl Remote {
         Self { kind: Some(candidate.kind), ..Self::seen(candidate.address) }
     }
 
+    /// One that was found on a local network.
+    pub(super) fn near(address: SocketAddr) -> Self {
+        Self { near: true, ..Self::seen(address) }
+    }
+
     pub(crate) fn seen(address: SocketAddr) -> Self {
         Self {
             address,
             kind: None,
+            near: false,
             sent: 0,
             last_sent: None,
             open: VecDeque::new(),

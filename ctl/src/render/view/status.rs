@@ -102,6 +102,10 @@ fn node_state(status: &Status) -> (String, Colour) {
             ("in no network; \"meshctl up --help\" shows how to create or join one".into(), Colour::Pending)
         }
         NodeState::Down => ("down; \"meshctl up\" brings it up".into(), Colour::Pending),
+        NodeState::Connecting if status.ready.data_passed => {
+            let reason = &status.ready.reason;
+            (format!("degraded: data passes without the relay; waiting for {reason}"), Colour::Pending)
+        }
         NodeState::Starting | NodeState::Connecting => {
             let reason = &status.ready.reason;
             let waits = if reason.is_empty() { String::new() } else { format!(", waiting for {reason}") };

@@ -7,11 +7,12 @@ mod datagrams;
 mod flood;
 mod http;
 mod junk;
+mod lan;
 mod pattern;
 mod stranger;
 mod stream;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -102,6 +103,20 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Send announcements of a local network again, changed ones, and other messages of the same form.
+    LanFlood {
+        /// The address to send from.
+        #[arg(long)]
+        from: IpAddr,
+        /// What was recorded: a message in each line, in hexadecimal digits.
+        #[arg(long)]
+        messages: PathBuf,
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+        /// Messages per second; as fast as the kernel takes them unless given.
+        #[arg(long)]
+        rate: Option<u64>,
+    },
     /// Send captured parts of HELLOs again, from many addresses that are not ours.
     Flood {
         #[arg(long)]
@@ -139,6 +154,7 @@ fn main() -> Result<()> {
         Command::JunkUdp { to, count } => junk::udp(to, count)?,
         Command::JunkTcp { to, count } => junk::tcp(to, count)?,
         Command::Stranger { to, count, seed } => stranger::run(to, count, seed)?,
+        Command::LanFlood { from, messages, seconds, rate } => lan::flood(from, &messages, seconds, rate)?,
         Command::Flood { to, sources, from_pcap, order, seconds, rate, count } => {
             let to = flood::ipv4(to)?;
             Flood { to, sources, from_pcap: &from_pcap, order: &order, seconds, rate, count }.run()?
