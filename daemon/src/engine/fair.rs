@@ -20,6 +20,13 @@ pub(super) struct Waiting {
     pub(super) offload: Offload,
 }
 
+impl Waiting {
+    /// What it counts for while it waits.
+    const fn cost(&self) -> usize {
+        self.length + COST
+    }
+}
+
 /// Lines of packets.
 #[derive(Debug)]
 pub(super) struct FairQueue {
@@ -108,8 +115,8 @@ impl FairQueue {
                 self.new.push_back(at);
             }
         }
-        line.bytes += packet.length;
-        self.bytes += packet.length;
+        line.bytes += packet.cost();
+        self.bytes += packet.cost();
         line.packets.push_back(packet);
         while self.bytes > LIMIT {
             self.drop_one();
@@ -150,8 +157,8 @@ impl FairQueue {
     fn take(&mut self, at: usize) -> Option<Waiting> {
         let line = &mut self.lines[at];
         let packet = line.packets.pop_front()?;
-        line.bytes -= packet.length;
-        self.bytes -= packet.length;
+        line.bytes -= packet.cost();
+        self.bytes -= packet.cost();
         if line.packets.is_empty() {
             self.peers[line.peer] -= 1;
         }
@@ -179,6 +186,8 @@ const PEERS: usize = 1024;
 const QUANTUM: usize = 65_536;
 /// Bytes that wait at most: what leaves within 2 ms at 5 Gbit/s.
 const LIMIT: usize = 1_250_000;
+/// What a packet takes beside its bytes, so that many short ones are bounded too: their buffers, and the time for each.
+const COST: usize = 512;
 /// An IP packet or Ethernet frame of any length, with its header and tags.
 const LARGE: usize = 65_536 + 64;
 const LARGE_POOL: usize = 24;

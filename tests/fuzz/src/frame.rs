@@ -50,7 +50,12 @@ fn opening(data: &[u8]) {
     SESSIONS.with_borrow_mut(|(sender, receiver)| {
         let mut input = Input::new(data);
         let lane = u16::from(input.u8() % 4);
-        let kind = *input.pick(&[PayloadKind::Ip, PayloadKind::Ethernet, PayloadKind::Control]);
+        let kind = *input.pick(&[
+            PayloadKind::Ip,
+            PayloadKind::Ethernet,
+            PayloadKind::Control,
+            PayloadKind::IpContinued,
+        ]);
         let payload = input.bytes(usize::from(data.first().copied().unwrap_or(0)));
         let mut seal = || {
             let mut frame = vec![0; Session::frame_len(payload.len())];

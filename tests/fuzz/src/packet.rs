@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use mesh_packet::{
-    EtherType, Ethernet, IpPacket, IpVersion, MacAddr, TOO_BIG_LEN, clamp_mss, clamp_mss_partial, fragment,
-    too_big,
+    Class, ECN, EtherType, Ethernet, IpPacket, IpVersion, Layout, MacAddr, Merge, OFFLOAD_HEADER, Offload,
+    Split, TOO_BIG_LEN, clamp_mss, clamp_mss_partial, fragment, mark_congestion, too_big, traffic_class,
 };
 
 /// The least of IPv4, what every IPv4 host takes, the least of IPv6, and an interface of ours.
@@ -19,12 +19,66 @@ pub fn packet(data: &[u8]) {
         answered(data, mtu);
         cut(data, mtu);
     }
+    for network in [0, 14] {
+        joined(data, network);
+        marked(data, network);
+    }
     ethernet(data);
     if let Ok(text) = std::str::from_utf8(data)
         && let Ok(mac) = text.parse::<MacAddr>()
     {
         assert_eq!(mac.to_string().parse(), Ok(mac));
     }
+}
+
+/// What is cut can be joined to the same, and what a member invents is joined within its bounds or not at all.
+fn joined(data: &[u8], network: usize) {
+    // Two packets that claim to be of one run.
+    let (first, second) = data.split_at(data.len() / 2);
+    let mut head = first.to_vec();
+    if let Some((mut merge, length)) = Merge::begin(&head, network) {
+        assert!(length <= head.len());
+        head.truncate(length);
+        if let Some(range) = merge.join(&head, second) {
+            assert!(range.end <= second.len() && !range.is_empty());
+        }
+        let offload = merge.finish(&mut head);
+        assert!(offload.checksum.is_some() && head.len() == length);
+    }
+    // The device may be told anything by a guest that has it.
+    let Some((header, packet)) = data.split_first_chunk::<OFFLOAD_HEADER>() else { return };
+    let Ok(offload) = Offload::decode(header) else { return };
+    assert_eq!(Offload::decode(&offload.encode()), Ok(offload));
+    if let Some(checksum) = offload.checksum {
+        let mut complete = packet.to_vec();
+        assert!(checksum.complete(&mut complete) || complete == packet);
+    }
+    let Ok(split) = Split::new(packet, network, &offload) else { return };
+    let most = split.count().min(100);
+    for number in 0..most {
+        let mut out = vec![0; split.len(number)];
+        split.write(number, &mut out);
+        assert!(out.len() <= packet.len());
+    }
+    if split.is_plain() && most == split.count() && most > 1 {
+        let mut part = vec![0; split.len(0)];
+        split.write(0, &mut part);
+        assert!(Layout::find(&part, network).is_some(), "a segment has not the headers of the whole");
+    }
+}
+
+/// A mark of congestion changes the mark and the checksum of the header.
+fn marked(data: &[u8], network: usize) {
+    let mut packet = data.to_vec();
+    let before = traffic_class(data, Some(network));
+    if mark_congestion(&mut packet, Some(network)) {
+        assert_eq!(traffic_class(&packet, Some(network)), before | ECN);
+        let differing = data.iter().zip(&packet).filter(|(old, new)| old != new).count();
+        assert!(differing <= 3, "{differing} bytes differ");
+    } else {
+        assert_eq!(packet, data);
+    }
+    let _ = Class::of(data, Some(network), 1);
 }
 
 fn ip(data: &[u8]) {
