@@ -13,6 +13,7 @@ pub mod enrol;
 pub mod handshakes;
 pub mod interface;
 mod memory;
+mod netcheck;
 pub mod roster_seal;
 pub mod state;
 pub mod status;
