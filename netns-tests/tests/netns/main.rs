@@ -12,6 +12,7 @@ mod laboratory;
 mod malicious_relay;
 mod memory;
 mod nat;
+mod netcheck;
 mod offload;
 mod programs;
 mod rekey;
