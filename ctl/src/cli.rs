@@ -61,6 +61,14 @@ pub(crate) enum Verb {
     /// Exits with 0 when the path is direct, with 8 when it is not, and with 6 when there is no such peer.
     #[command(after_help = "Examples:\n  meshctl why pi\n  meshctl why pi --json | jq -r .reason")]
     Why(WhyArgs),
+    /// Look at the network around this node, and forecast with whom direct paths will come about.
+    ///
+    /// The daemon asks the relay's STUN service and the router, from new sockets where its own are bound, within about
+    /// ten seconds; it works while the node is down, too. Exits with 8 when the relay is not reached over TCP.
+    #[command(
+        after_help = "Examples:\n  meshctl netcheck\n  meshctl netcheck --json | jq -r '.families[].filtering'"
+    )]
+    Netcheck,
     /// Make a ticket that lets another node join, and print it as one line.
     ///
     /// Only the coordinator can. Whoever holds the ticket can use it, so hand it over as you would a password.

@@ -5,6 +5,7 @@ mod down;
 mod id;
 mod invite;
 mod man;
+mod netcheck;
 mod peers;
 mod ping;
 mod status;
@@ -32,6 +33,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Verb::Peers(args) => wait_for(peers::run(args, &client, screen)),
         Verb::Ping(args) => wait_for(ping::run(args, &client, screen)),
         Verb::Why(args) => wait_for(why::run(args, &client, screen)),
+        Verb::Netcheck => wait_for(netcheck::run(&client, screen)),
         Verb::Invite(args) => wait_for(invite::run(args, &client, screen)),
         Verb::Id => wait_for(id::run(&client, screen)),
         Verb::Version => wait_for(version::run(&client, screen)),

@@ -18,8 +18,8 @@ mod tests;
 use std::future::Future;
 
 use mesh_control::{
-    ApiError, DownAnswer, Event, Id, InviteAnswer, InviteRequest, PeerStatus, PingAnswer, PingRequest,
-    Status, UpAnswer, UpRequest,
+    ApiError, DownAnswer, Event, Id, InviteAnswer, InviteRequest, Netcheck, PeerStatus, PingAnswer,
+    PingRequest, Status, UpAnswer, UpRequest,
 };
 use tokio::sync::broadcast;
 
@@ -47,6 +47,8 @@ pub trait Backend: Send + Sync + 'static {
     fn down(&self) -> impl Future<Output = Result<DownAnswer, ApiError>> + Send;
     /// Sends one sealed echo; fails with [`mesh_control::ErrorCode::Timeout`] when none comes back in time.
     fn ping(&self, request: PingRequest) -> impl Future<Output = Result<PingAnswer, ApiError>> + Send;
+    /// Looks at the network around this node.
+    fn netcheck(&self) -> impl Future<Output = Result<Netcheck, ApiError>> + Send;
     /// Makes a ticket.
     fn invite(&self, request: InviteRequest) -> impl Future<Output = Result<InviteAnswer, ApiError>> + Send;
     /// A new listener to what happens from here on.

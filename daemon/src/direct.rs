@@ -30,7 +30,7 @@ use crate::lan::Lan;
 /// STUN answers that wait; further ones are dropped, and the question is repeated.
 const ANSWERS: usize = 64;
 /// The ports at which relays answer STUN: two, so that a mapping that depends on the port shows.
-const STUN_PORTS: [u16; 2] = [3478, 3479];
+pub(crate) const STUN_PORTS: [u16; 2] = [3478, 3479];
 /// Addresses of one family of a relay that are asked.
 const SERVERS: usize = 2;
 /// Addresses of the machine that are told of each family, and ports that gateways keep open: room is left for what

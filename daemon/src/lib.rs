@@ -14,6 +14,7 @@ pub mod handshakes;
 pub mod interface;
 pub mod lan;
 mod memory;
+mod netcheck;
 pub mod roster_seal;
 pub mod state;
 pub mod status;

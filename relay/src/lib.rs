@@ -98,7 +98,8 @@ impl Relay {
             config.metrics_listen.map(|address| listen::tcp(address, "metrics_listen")).transpose()?;
 
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let stun_addresses = stun_sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        let stun = Arc::new(stun::Service::new(stun_sockets));
+        let stun_addresses = stun.addresses().to_vec();
         let metrics_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
         let shared = Arc::new(Shared::new(config, tls, certificate.pin()));
         let stop = CancellationToken::new();
@@ -106,8 +107,8 @@ impl Relay {
         for listener in listeners {
             tasks.spawn(admit::accept_loop(listener, shared.clone(), stop.clone()));
         }
-        for socket in stun_sockets {
-            tasks.spawn(stun::answer_loop(socket, shared.clone(), stop.clone()));
+        for own in 0..stun_addresses.len() {
+            tasks.spawn(stun::answer_loop(stun.clone(), own, shared.clone(), stop.clone()));
         }
         if let Some(listener) = status {
             tasks.spawn(status::serve(listener, shared.clone(), stop.clone()));

@@ -24,8 +24,8 @@ use crate::HTTP_HOST;
 use crate::document::Document;
 use crate::error::ApiError;
 use crate::types::{
-    DownAnswer, Id, InviteAnswer, InviteRequest, PeerStatus, Peers, PingAnswer, PingRequest, Status,
-    UpAnswer, UpRequest, Version,
+    DownAnswer, Id, InviteAnswer, InviteRequest, Netcheck, PeerStatus, Peers, PingAnswer, PingRequest,
+    Status, UpAnswer, UpRequest, Version,
 };
 
 /// The daemon behind a socket path. Making one connects nothing yet.
@@ -108,6 +108,14 @@ impl Client {
     pub async fn ping(&self, request: &PingRequest) -> Result<PingAnswer, ClientError> {
         let wait = Duration::from_millis(request.timeout_ms.min(PingRequest::MAX_TIMEOUT_MS)) + READ_TIMEOUT;
         self.post("/v1/ping", Some(request), wait).await
+    }
+
+    /// Has the daemon look at the network around it, which takes some seconds.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn netcheck(&self) -> Result<Netcheck, ClientError> {
+        self.post::<PingRequest, _>("/v1/netcheck", None, CHANGE_TIMEOUT).await
     }
 
     /// Makes a ticket.

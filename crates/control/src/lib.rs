@@ -22,10 +22,11 @@ pub use error::{ApiError, ErrorCode};
 pub use secret::SecretText;
 pub use time::{ParseTimestampError, Timestamp};
 pub use types::{
-    AddressKind, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind, Id, InviteAnswer,
-    InviteRequest, Mode, NatMapping, NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind,
-    PeerState, PeerStatus, Peers, PingAnswer, PingRequest, Readiness, RelayState, RelayStatus, RemoteAddress,
-    Role, SessionStatus, Status, UpAnswer, UpRequest, Version,
+    AddressKind, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind, FamilyCheck, Id,
+    InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck, NetworkStatus,
+    NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind, PeerState, PeerStatus, Peers, PingAnswer,
+    PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role, SessionStatus,
+    Status, UpAnswer, UpRequest, Version,
 };
 
 /// Where `meshd` listens unless told otherwise.

@@ -2,11 +2,13 @@
 
 mod direct;
 mod event;
+mod netcheck;
 mod request;
 mod status;
 
 pub use direct::{AddressKind, DirectStatus, NatMapping, OwnAddress, RemoteAddress};
 pub use event::{Event, EventKind, NoticeLevel};
+pub use netcheck::{FamilyCheck, IpFamily, NatFiltering, Netcheck, PortMappingCheck};
 pub use request::{
     DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, UpAnswer, UpRequest, Version,
 };

@@ -136,7 +136,7 @@ impl StunClient {
     /// Returns the next request and the server it goes to.
     pub fn poll_transmit(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
         let question = &self.questions[self.transmits.pop_front()?];
-        let request = BindingRequest { transaction: question.transaction, fingerprint: false };
+        let request = BindingRequest { transaction: question.transaction, fingerprint: false, change: None };
         Some((question.server, request.encode()))
     }
 

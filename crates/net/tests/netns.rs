@@ -206,8 +206,9 @@ fn stun_over_real_sockets_finds_the_mapped_address_of_both_families() {
 fn answer(server: &UdpSocket) {
     let mut buffer = [0; 600];
     while let Ok((len, from)) = server.recv_from(&mut buffer) {
-        let BindingRequest { transaction, fingerprint } = BindingRequest::parse(&buffer[..len]).unwrap();
-        let answer = BindingSuccess { transaction, mapped: from, fingerprint }.encode();
+        let BindingRequest { transaction, fingerprint, .. } = BindingRequest::parse(&buffer[..len]).unwrap();
+        let answer =
+            BindingSuccess { transaction, mapped: from, fingerprint, origin: None, other: None }.encode();
         server.send_to(&answer, from).unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! STUN binding requests and their success answers (RFC 8489), just enough to ask and to tell a mapped address.
+//! STUN binding requests and their success answers (RFC 8489), just enough to ask and to tell a mapped address, and of
+//! RFC 5780 what shows how a NAT filters: an answer may be asked for from another address or port of the server.
 //!
 //! Integers are big-endian as in the RFC. Both parsers take a whole UDP datagram and refuse whatever they do not
 //! understand; SOFTWARE and the other attributes that the RFC lets a reader skip are skipped.
@@ -13,8 +14,8 @@ pub const MAGIC_COOKIE: u32 = 0x2112_a442;
 pub const HEADER: usize = 20;
 /// Longest message that is looked at (RFC 8489, section 6.1: what fits every path).
 pub const MESSAGE: usize = 548;
-/// Longest answer that [`BindingSuccess::encode`] writes.
-pub const ANSWER: usize = HEADER + 24 + 8;
+/// Longest answer that [`BindingSuccess::encode`] writes: three addresses and a FINGERPRINT.
+pub const ANSWER: usize = HEADER + 3 * 24 + 8;
 
 /// Pairs an answer with its request.
 pub type TransactionId = [u8; 12];
@@ -26,6 +27,17 @@ pub struct BindingRequest {
     pub transaction: TransactionId,
     /// Whether the request ends in a FINGERPRINT; the answer then does, too.
     pub fingerprint: bool,
+    /// From where the answer is to come (CHANGE-REQUEST); `None` when the request does not say.
+    pub change: Option<Change>,
+}
+
+/// What of the server's address is to be another one in the answer (RFC 5780, section 7.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Change {
+    /// The IP address.
+    pub address: bool,
+    /// The port.
+    pub port: bool,
 }
 
 /// The answer to a [`BindingRequest`].
@@ -37,6 +49,11 @@ pub struct BindingSuccess {
     pub mapped: SocketAddr,
     /// Whether the answer ends in a FINGERPRINT.
     pub fingerprint: bool,
+    /// Where the server sent it from, as far as it knows (RESPONSE-ORIGIN); an unspecified IP address stands for the one
+    /// that the client reaches the server at.
+    pub origin: Option<SocketAddr>,
+    /// From where the server would answer when everything that can be changed is (OTHER-ADDRESS); as with `origin`.
+    pub other: Option<SocketAddr>,
 }
 
 /// Tells whether a datagram can be STUN: two zero bits, then the magic cookie (RFC 7983).
@@ -53,18 +70,34 @@ impl BindingRequest {
     /// only a full STUN server does.
     pub fn parse(datagram: &[u8]) -> Result<Self, WireError> {
         let mut attributes = Attributes::open(datagram, BINDING_REQUEST)?;
-        while let Some((kind, _)) = attributes.next()? {
-            if kind < OPTIONAL && !REQUEST_ATTRIBUTES.contains(&kind) {
+        let mut change = None;
+        while let Some((kind, value)) = attributes.next()? {
+            if kind == CHANGE_REQUEST {
+                let [0, 0, 0, flags] = *value else { return Err(WireError::Invalid("STUN change")) };
+                let asked = Change { address: flags & CHANGE_IP != 0, port: flags & CHANGE_PORT != 0 };
+                if flags & !(CHANGE_IP | CHANGE_PORT) != 0 || change.replace(asked).is_some() {
+                    return Err(WireError::Invalid("STUN change"));
+                }
+            } else if kind < OPTIONAL && !REQUEST_ATTRIBUTES.contains(&kind) {
                 return Err(WireError::Invalid("STUN attribute"));
             }
         }
-        Ok(Self { transaction: attributes.transaction, fingerprint: attributes.fingerprint })
+        Ok(Self { transaction: attributes.transaction, fingerprint: attributes.fingerprint, change })
     }
 
     /// Returns the bytes of the request.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(BINDING_REQUEST, self.transaction, &[], self.fingerprint)
+        let value = self.change.map(|Change { address, port }| {
+            let flags = if address { CHANGE_IP } else { 0 } | if port { CHANGE_PORT } else { 0 };
+            [0, 3, 0, 4, 0, 0, 0, flags]
+        });
+        encode(
+            BINDING_REQUEST,
+            self.transaction,
+            value.as_ref().map_or(&[], |value| &value[..]),
+            self.fingerprint,
+        )
     }
 }
 
@@ -76,10 +109,16 @@ impl BindingSuccess {
     /// FINGERPRINT.
     pub fn parse(datagram: &[u8]) -> Result<Self, WireError> {
         let mut attributes = Attributes::open(datagram, BINDING_SUCCESS)?;
-        let mut mapped = None;
+        let (mut mapped, mut origin, mut other) = (None, None, None);
         while let Some((kind, value)) = attributes.next()? {
             if kind == XOR_MAPPED_ADDRESS {
                 if mapped.replace(read_address(value, &attributes.transaction)?).is_some() {
+                    return Err(WireError::Invalid("STUN address"));
+                }
+            } else if kind == RESPONSE_ORIGIN || kind == OTHER_ADDRESS {
+                let plain = read_masked(value, 0, [0; 16])?;
+                let place = if kind == OTHER_ADDRESS { &mut other } else { &mut origin };
+                if place.replace(plain).is_some() {
                     return Err(WireError::Invalid("STUN address"));
                 }
             } else if kind < OPTIONAL && !ANSWER_ATTRIBUTES.contains(&kind) {
@@ -87,29 +126,39 @@ impl BindingSuccess {
             }
         }
         let mapped = mapped.ok_or(WireError::Invalid("STUN address"))?;
-        Ok(Self { transaction: attributes.transaction, mapped, fingerprint: attributes.fingerprint })
+        let Attributes { transaction, fingerprint, .. } = attributes;
+        Ok(Self { transaction, mapped, fingerprint, origin, other })
     }
 
-    /// Returns the bytes of the answer: 32 for IPv4, 44 for IPv6, 8 more with FINGERPRINT.
+    /// Returns the bytes of the answer: 32 for IPv4, 44 for IPv6; 12 or 24 more for each of the other two addresses, 8
+    /// more with FINGERPRINT.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mask = address_mask(&self.transaction);
-        let mut value = Vec::with_capacity(24);
-        value.extend_from_slice(&XOR_MAPPED_ADDRESS.to_be_bytes());
-        let octets = match self.mapped.ip().to_canonical() {
-            IpAddr::V4(ip) => {
-                value.extend_from_slice(&[0, 8, 0, FAMILY_V4]);
-                ip.octets().to_vec()
+        let mut value = Vec::with_capacity(ANSWER);
+        put_address(&mut value, XOR_MAPPED_ADDRESS, self.mapped, PORT_MASK, address_mask(&self.transaction));
+        for (kind, address) in [(RESPONSE_ORIGIN, self.origin), (OTHER_ADDRESS, self.other)] {
+            if let Some(address) = address {
+                put_address(&mut value, kind, address, 0, [0; 16]);
             }
-            IpAddr::V6(ip) => {
-                value.extend_from_slice(&[0, 20, 0, FAMILY_V6]);
-                ip.octets().to_vec()
-            }
-        };
-        value.extend_from_slice(&(self.mapped.port() ^ PORT_MASK).to_be_bytes());
-        value.extend(octets.iter().zip(mask).map(|(octet, mask)| octet ^ mask));
+        }
         encode(BINDING_SUCCESS, self.transaction, &value, self.fingerprint)
     }
+}
+
+fn put_address(out: &mut Vec<u8>, kind: u16, address: SocketAddr, port_mask: u16, mask: [u8; 16]) {
+    out.extend_from_slice(&kind.to_be_bytes());
+    let octets = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            out.extend_from_slice(&[0, 8, 0, FAMILY_V4]);
+            ip.octets().to_vec()
+        }
+        IpAddr::V6(ip) => {
+            out.extend_from_slice(&[0, 20, 0, FAMILY_V6]);
+            ip.octets().to_vec()
+        }
+    };
+    out.extend_from_slice(&(address.port() ^ port_mask).to_be_bytes());
+    out.extend(octets.iter().zip(mask).map(|(octet, mask)| octet ^ mask));
 }
 
 /// Walks over the attributes of one message.
@@ -168,7 +217,9 @@ fn encode(kind: u16, transaction: TransactionId, attributes: &[u8], with_fingerp
     let len = attributes.len() + if with_fingerprint { 8 } else { 0 };
     let mut out = Vec::with_capacity(HEADER + len);
     out.extend_from_slice(&kind.to_be_bytes());
-    out.extend_from_slice(&u16::try_from(len).expect("at most one address and a FINGERPRINT").to_be_bytes());
+    out.extend_from_slice(
+        &u16::try_from(len).expect("at most three addresses and a FINGERPRINT").to_be_bytes(),
+    );
     out.extend_from_slice(&MAGIC_COOKIE.to_be_bytes());
     out.extend_from_slice(&transaction);
     out.extend_from_slice(attributes);
@@ -182,11 +233,14 @@ fn encode(kind: u16, transaction: TransactionId, attributes: &[u8], with_fingerp
 }
 
 fn read_address(value: &[u8], transaction: &TransactionId) -> Result<SocketAddr, WireError> {
+    read_masked(value, PORT_MASK, address_mask(transaction))
+}
+
+fn read_masked(value: &[u8], port_mask: u16, mask: [u8; 16]) -> Result<SocketAddr, WireError> {
     let mut reader = Reader::new(value);
     reader.u8()?;
     let family = reader.u8()?;
-    let port = u16::from_be_bytes(reader.array()?) ^ PORT_MASK;
-    let mask = address_mask(transaction);
+    let port = u16::from_be_bytes(reader.array()?) ^ port_mask;
     let ip = match family {
         FAMILY_V4 => {
             let octets: [u8; 4] = reader.array()?;
@@ -226,6 +280,11 @@ const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const FINGERPRINT: u16 = 0x8028;
+const CHANGE_REQUEST: u16 = 0x0003;
+const CHANGE_IP: u8 = 4;
+const CHANGE_PORT: u8 = 2;
+const RESPONSE_ORIGIN: u16 = 0x802b;
+const OTHER_ADDRESS: u16 = 0x802c;
 /// Attributes from here on may be skipped by who does not know them.
 const OPTIONAL: u16 = 0x8000;
 /// USERNAME, MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256, USERHASH, PRIORITY, USE-CANDIDATE: said by ICE agents, of no

@@ -1,5 +1,6 @@
 //! The texts for people, one function per answer.
 
+mod netcheck;
 mod ping;
 mod status;
 mod why;
@@ -12,6 +13,7 @@ use mesh_control::{
 use super::Style;
 use super::table::Colour;
 use super::units::{bytes, clean, count, rtt, span};
+pub(crate) use netcheck::netcheck;
 pub(crate) use ping::{PingSummary, loss as ping_loss, reply as ping_reply};
 pub(crate) use status::{peers, status};
 pub(crate) use why::{why, why_json};

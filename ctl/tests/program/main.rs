@@ -13,17 +13,17 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use mesh_control::{
-    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Id, InviteAnswer,
-    Mode, NatMapping, NetworkStatus, NodeState, NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus,
-    Peers, PingAnswer, Readiness, RelayState, RelayStatus, RemoteAddress, Role, SessionStatus, Status,
-    Timestamp, UpAnswer, Version,
+    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, FamilyCheck, Id,
+    InviteAnswer, IpFamily, Mode, NatFiltering, NatMapping, Netcheck, NetworkStatus, NodeState, NodeStatus,
+    OwnAddress, PathKind, PeerState, PeerStatus, Peers, PingAnswer, Readiness, RelayState, RelayStatus,
+    RemoteAddress, Role, SessionStatus, Status, Timestamp, UpAnswer, Version,
 };
 use serde_json::Value;
 use server::{Answer, Server};
 
 #[test]
 fn missing_daemon_is_exit_3_with_what_to_do() {
-    for verb in ["status", "peers", "id", "down", "up", "version", "invite", "why pi"] {
+    for verb in ["status", "peers", "id", "down", "up", "version", "invite", "why pi", "netcheck"] {
         let words: Vec<&str> = verb.split(' ').collect();
         let output = meshctl(Path::new("/nonexistent/meshd.sock"), &words);
         assert_eq!(output.status.code(), Some(3), "{verb}");
@@ -85,6 +85,7 @@ fn json_of_every_verb_names_its_schema() {
         (&["up"], "status"),
         (&["down"], "down"),
         (&["invite"], "invite"),
+        (&["netcheck"], "netcheck"),
     ] {
         let output = meshctl(&server.socket(), &[&["--json"], args].concat());
         assert_eq!(output.status.code(), Some(0), "{args:?} {}", stderr(&output));
@@ -105,6 +106,8 @@ fn text_of_every_verb_goes_to_stdout() {
         (&["version"], "meshd   0.9.0 (mesh/1)"),
         (&["up"], "laptop is up in home"),
         (&["down"], "down"),
+        (&["netcheck"], "  seen as    192.0.2.1:4000\n"),
+        (&["netcheck"], "to do        do this\n"),
     ] {
         let output = meshctl(&server.socket(), args);
         assert_eq!(output.status.code(), Some(0), "{args:?}");
@@ -511,6 +514,7 @@ fn daemon(status: Vec<Answer>) -> Server {
         ("GET /v1/version", vec![Answer::ok(&version)]),
         ("GET /v1/events", vec![Answer::Events(vec![event.to_owned(); 2])]),
         ("POST /v1/up", vec![Answer::ok(&up)]),
+        ("POST /v1/netcheck", vec![Answer::ok(&seen())]),
         ("POST /v1/down", vec![Answer::ok(&DownAnswer { state: NodeState::Down, changed: true })]),
         ("POST /v1/ping", vec![Answer::ok(&pong())]),
         ("POST /v1/invites", vec![Answer::ok(&invite)]),
@@ -518,6 +522,27 @@ fn daemon(status: Vec<Answer>) -> Server {
 }
 
 /// A daemon whose only peer is this one.
+/// A home router without anything special.
+fn seen() -> Netcheck {
+    let v4 = FamilyCheck {
+        family: IpFamily::Ipv4,
+        relay_tcp_ms: Some(12.5),
+        relay_udp_ms: Some(12.0),
+        mapped: Some("192.0.2.1:4000".parse().unwrap()),
+        mapping: NatMapping::Independent,
+        filtering: NatFiltering::AddressAndPortDependent,
+        hairpin: Some(false),
+        ..FamilyCheck::default()
+    };
+    Netcheck {
+        relay: Some("relay.example".into()),
+        families: vec![v4],
+        forecast: vec!["IPv4: with some.".into()],
+        advice: Some("do this".into()),
+        ..Netcheck::default()
+    }
+}
+
 fn daemon_with_peer(peer: PeerStatus) -> Server {
     let relay = RelayStatus { state: RelayState::Connected, ..RelayStatus::default() };
     let status = Status { relay: Some(relay), peers: vec![peer], ..ready() };

@@ -37,6 +37,7 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, stop: CancellationToken) -> Ro
         .route("/v1/up", post(up::<B>))
         .route("/v1/down", post(down::<B>))
         .route("/v1/ping", post(ping::<B>))
+        .route("/v1/netcheck", post(netcheck::<B>))
         .route("/v1/invites", post(invite::<B>))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
@@ -116,6 +117,10 @@ async fn ping<B: Backend>(State(api): State<Api<B>>, request: Request) -> Answer
         format_args!("timeout_ms must be from 1 to {}", PingRequest::MAX_TIMEOUT_MS),
     )?;
     Ok(Reply(api.backend.ping(request).await?))
+}
+
+async fn netcheck<B: Backend>(State(api): State<Api<B>>) -> Answer<mesh_control::Netcheck> {
+    Ok(Reply(api.backend.netcheck().await?))
 }
 
 async fn invite<B: Backend>(

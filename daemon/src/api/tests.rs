@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use mesh_control::{
     ApiError, Client, ClientError, Document, DownAnswer, ErrorCode, Event, EventKind, Id, InviteAnswer,
-    InviteRequest, NoticeLevel, PeerStatus, PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
+    InviteRequest, Netcheck, NoticeLevel, PeerStatus, PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -74,6 +74,9 @@ impl Backend for Memory {
     async fn ping(&self, request: PingRequest) -> Result<PingAnswer, ApiError> {
         self.answer(format!("{request:?}"), samples::ping())
     }
+    async fn netcheck(&self) -> Result<Netcheck, ApiError> {
+        self.answer("netcheck".into(), samples::netcheck())
+    }
     async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {
         self.answer(format!("{request:?}"), samples::invite())
     }
@@ -98,6 +101,7 @@ async fn client_gets_what_the_backend_answers() {
     assert_eq!(client.up(&UpRequest::Resume {}).await.unwrap(), samples::up());
     assert_eq!(client.down().await.unwrap(), samples::down());
     assert_eq!(client.ping(&samples::ping_request()).await.unwrap(), samples::ping());
+    assert_eq!(client.netcheck().await.unwrap(), samples::netcheck());
     assert_eq!(client.invite(&samples::invite_request()).await.unwrap(), samples::invite());
 }
 

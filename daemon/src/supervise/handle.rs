@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
 use mesh_control::{
-    ApiError, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, NodeState, PathKind, PeerStatus,
-    PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
+    ApiError, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, Netcheck, NodeState, PathKind,
+    PeerStatus, PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
 };
 use mesh_wire::NodeId;
 use mesh_wire::roster::Leaf;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::{Request, Shared};
 use crate::api::Backend;
 use crate::engine::{Command, EngineSnapshot};
 use crate::state::Membership;
-use crate::status;
+use crate::{netcheck, status};
 
 /// The engine shows itself within this, or is stuck.
 const SNAPSHOT: Duration = Duration::from_secs(2);
@@ -28,11 +28,13 @@ const SNAPSHOT: Duration = Duration::from_secs(2);
 pub struct Handle {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
+    /// One look at the network at a time.
+    netcheck: Semaphore,
 }
 
 impl Handle {
     pub(super) fn new(shared: Arc<Shared>, requests: mpsc::Sender<Request>) -> Self {
-        Self { shared, requests }
+        Self { shared, requests, netcheck: Semaphore::new(1) }
     }
 
     async fn ask<T>(
@@ -138,6 +140,13 @@ impl Backend for Handle {
             relay: peer.and_then(|peer| peer.relay),
             rtt_ms: rtt.as_secs_f64() * 1e3,
         })
+    }
+
+    async fn netcheck(&self) -> Result<Netcheck, ApiError> {
+        let busy = |_| ApiError::new(ErrorCode::Busy, "another netcheck is under way");
+        let _turn = self.netcheck.try_acquire().map_err(busy)?;
+        let relay = self.shared.view().membership.as_ref().map(|membership| membership.relay.clone());
+        Ok(netcheck::run(&self.shared.config, relay.as_ref()).await)
     }
 
     async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {

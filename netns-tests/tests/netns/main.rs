@@ -13,6 +13,7 @@ mod lan;
 mod malicious_relay;
 mod memory;
 mod nat;
+mod netcheck;
 mod offload;
 mod programs;
 mod rekey;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mesh_net::{RelayErrorKind, RelayEvent};
 use mesh_wire::relay::{ClientMessage, RelayMessage};
-use mesh_wire::stun::{BindingRequest, BindingSuccess};
+use mesh_wire::stun::{BindingRequest, BindingSuccess, Change};
 use meshrelay::Relay;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -168,7 +168,7 @@ async fn stun_tells_the_mapped_address_and_ignores_the_rest() {
     for junk in [&b"hello"[..], &[0; 20], &[0; 1200]] {
         socket.send_to(junk, server).await.unwrap();
     }
-    let request = BindingRequest { transaction: [7; 12], fingerprint: true };
+    let request = BindingRequest { transaction: [7; 12], fingerprint: true, change: None };
     socket.send_to(&request.encode(), server).await.unwrap();
     let mut answer = [0; 600];
     let (len, from) = timeout(PATIENCE, socket.recv_from(&mut answer)).await.unwrap().unwrap();
@@ -184,7 +184,7 @@ async fn stun_tells_the_mapped_address_and_ignores_the_rest() {
 async fn both_stun_ports_tell_the_same_address_without_a_nat() {
     let running = Running::start(|_| {});
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let request = BindingRequest { transaction: [8; 12], fingerprint: false };
+    let request = BindingRequest { transaction: [8; 12], fingerprint: false, change: None };
     let servers = running.relay.stun_addresses();
     assert!(servers.len() == 2 && servers[0] != servers[1]);
     for server in servers {
@@ -194,6 +194,29 @@ async fn both_stun_ports_tell_the_same_address_without_a_nat() {
         assert_eq!(from, *server);
         assert_eq!(BindingSuccess::parse(&answer[..len]).unwrap().mapped, socket.local_addr().unwrap());
     }
+}
+
+#[tokio::test]
+async fn the_other_stun_port_answers_when_asked_to() {
+    let running = Running::start(|_| {});
+    let [first, second] = *running.relay.stun_addresses() else { panic!("two ports") };
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let ask = |address, port| {
+        let change = Some(Change { address, port });
+        BindingRequest { transaction: [9; 12], fingerprint: false, change }.encode()
+    };
+    // There is no second address, so this one stays without an answer.
+    socket.send_to(&ask(true, false), first).await.unwrap();
+    for (port, expected) in [(true, second), (false, first)] {
+        socket.send_to(&ask(false, port), first).await.unwrap();
+        let mut answer = [0; 600];
+        let (len, from) = timeout(PATIENCE, socket.recv_from(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(from, expected);
+        let answer = BindingSuccess::parse(&answer[..len]).unwrap();
+        assert_eq!((answer.origin, answer.other), (Some(expected), Some(second)));
+        assert_eq!(answer.mapped, socket.local_addr().unwrap());
+    }
+    running.metric("meshrelay_stun_ignored_total 1").await;
 }
 
 #[tokio::test]

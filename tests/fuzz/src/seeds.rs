@@ -411,10 +411,14 @@ fn stun() -> Vec<Vec<u8>> {
     let transaction = [7; 12];
     let mut seeds = Vec::new();
     for fingerprint in [false, true] {
-        seeds.push(BindingRequest { transaction, fingerprint }.encode());
+        seeds.push(BindingRequest { transaction, fingerprint, change: None }.encode());
         for mapped in ["192.0.2.1:4000", "[2001:db8::1]:4000"] {
             let mapped = mapped.parse().expect("this is an address");
-            seeds.push(BindingSuccess { transaction, mapped, fingerprint }.encode());
+            for origin in [None, Some(mapped)] {
+                seeds.push(
+                    BindingSuccess { transaction, mapped, fingerprint, origin, other: origin }.encode(),
+                );
+            }
         }
     }
     // With SOFTWARE, as other programs send it.

@@ -40,7 +40,8 @@ fn events(client: &mut StunClient) -> Vec<StunEvent> {
 }
 
 fn answer(transaction: TransactionId, mapped: &str) -> Vec<u8> {
-    BindingSuccess { transaction, mapped: address(mapped), fingerprint: false }.encode()
+    BindingSuccess { transaction, mapped: address(mapped), fingerprint: false, origin: None, other: None }
+        .encode()
 }
 
 /// Lets both servers answer, each with its mapped address.
@@ -136,7 +137,7 @@ fn forged_answers_change_nothing() {
         (address("192.0.2.1:3480"), answer(transaction, forged)),
         (address("203.0.113.66:3478"), answer(transaction, forged)),
         (address("[2001:db8::1]:3478"), answer(transaction, forged)),
-        (server, BindingRequest { transaction, fingerprint: false }.encode()),
+        (server, BindingRequest { transaction, fingerprint: false, change: None }.encode()),
         (server, answer(transaction, forged)[..20].to_vec()),
         (server, Vec::new()),
     ] {

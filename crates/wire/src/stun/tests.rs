@@ -25,7 +25,7 @@ fn hex(text: &str) -> Vec<u8> {
 #[test]
 fn sample_request_of_rfc_5769_is_understood() {
     let request = BindingRequest::parse(&hex(SAMPLE_REQUEST)).unwrap();
-    assert_eq!(request, BindingRequest { transaction: TRANSACTION, fingerprint: true });
+    assert_eq!(request, BindingRequest { transaction: TRANSACTION, fingerprint: true, change: None });
     assert!(is_stun(&hex(SAMPLE_REQUEST)));
 }
 
@@ -65,12 +65,14 @@ fn damaged_samples_are_refused() {
 
 #[test]
 fn own_messages_have_fixed_bytes() {
-    let request = BindingRequest { transaction: TRANSACTION, fingerprint: false };
+    let request = BindingRequest { transaction: TRANSACTION, fingerprint: false, change: None };
     assert_eq!(request.encode(), hex("000100002112a442b7e7a701bc34d686fa87dfae"));
     let answer = BindingSuccess {
         transaction: TRANSACTION,
         mapped: "192.0.2.1:32853".parse().unwrap(),
         fingerprint: false,
+        origin: None,
+        other: None,
     };
     assert_eq!(answer.encode(), hex("0101000c2112a442b7e7a701bc34d686fa87dfae002000080001a147e112a643"));
 }
@@ -81,16 +83,42 @@ fn mapped_ipv4_is_answered_as_ipv4_and_answers_stay_small() {
         transaction: TRANSACTION,
         mapped: "[::ffff:192.0.2.1]:9".parse().unwrap(),
         fingerprint: false,
+        origin: None,
+        other: None,
     };
     assert_eq!(mapped.encode().len(), 32);
-    let widest = BindingSuccess { mapped: "[2001:db8::1]:9".parse().unwrap(), fingerprint: true, ..mapped };
+    let wide: SocketAddr = "[2001:db8::1]:9".parse().unwrap();
+    let (origin, other) = (Some(wide), Some(wide));
+    let widest = BindingSuccess { mapped: wide, fingerprint: true, origin, other, ..mapped };
     assert_eq!(widest.encode().len(), ANSWER);
 }
 
 #[test]
+fn change_request_of_rfc_5780_has_fixed_bytes() {
+    let head = "000100082112a442b7e7a701bc34d686fa87dfae00030004";
+    for (flags, address, port) in [
+        ("00000000", false, false),
+        ("00000002", false, true),
+        ("00000004", true, false),
+        ("00000006", true, true),
+    ] {
+        let bytes = hex(&format!("{head}{flags}"));
+        let request = BindingRequest::parse(&bytes).unwrap();
+        assert_eq!(request.change, Some(Change { address, port }));
+        assert_eq!(request.encode(), bytes);
+    }
+    for flags in ["00000001", "00000008", "80000002"] {
+        let bytes = hex(&format!("{head}{flags}"));
+        assert_eq!(BindingRequest::parse(&bytes), Err(WireError::Invalid("STUN change")), "{flags}");
+    }
+    let twice = hex("000100102112a442b7e7a701bc34d686fa87dfae00030004000000020003000400000002");
+    assert!(BindingRequest::parse(&twice).is_err());
+}
+
+#[test]
 fn requests_for_more_than_an_address_are_refused() {
-    // CHANGE-REQUEST (RFC 5780) asks the server to answer from elsewhere.
-    let bytes = hex("000100082112a442b7e7a701bc34d686fa87dfae0003000400000006");
+    // RESPONSE-PORT (RFC 5780) asks the server to answer to elsewhere.
+    let bytes = hex("000100082112a442b7e7a701bc34d686fa87dfae0027000412340000");
     assert_eq!(BindingRequest::parse(&bytes), Err(WireError::Invalid("STUN attribute")));
     assert!(BindingRequest::parse(&vec![0; MESSAGE + 1]).is_err());
     // An indication and an answer are no requests.
@@ -100,7 +128,7 @@ fn requests_for_more_than_an_address_are_refused() {
 
 #[test]
 fn nothing_may_follow_the_fingerprint() {
-    let mut bytes = BindingRequest { transaction: TRANSACTION, fingerprint: true }.encode();
+    let mut bytes = BindingRequest { transaction: TRANSACTION, fingerprint: true, change: None }.encode();
     bytes.extend_from_slice(&hex("8022000141000000"));
     bytes[3] += 8;
     assert!(BindingRequest::parse(&bytes).is_err());
@@ -109,14 +137,15 @@ fn nothing_may_follow_the_fingerprint() {
 proptest! {
     #[test]
     fn messages_are_read_back(transaction: TransactionId, v6: bool, ip: [u8; 16], port: u16, fingerprint: bool) {
-        let request = BindingRequest { transaction, fingerprint };
+        let request = BindingRequest { transaction, fingerprint, change: None };
         prop_assert_eq!(BindingRequest::parse(&request.encode()), Ok(request));
         let ip = if v6 {
             IpAddr::V6(Ipv6Addr::from(ip)).to_canonical()
         } else {
             IpAddr::V4(Ipv4Addr::new(ip[0], ip[1], ip[2], ip[3]))
         };
-        let answer = BindingSuccess { transaction, mapped: SocketAddr::new(ip, port), fingerprint };
+        let mapped = SocketAddr::new(ip, port);
+        let answer = BindingSuccess { transaction, mapped, fingerprint, origin: Some(mapped), other: None };
         prop_assert_eq!(BindingSuccess::parse(&answer.encode()), Ok(answer));
     }
 

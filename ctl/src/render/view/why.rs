@@ -100,7 +100,7 @@ fn table(remotes: &[RemoteAddress], style: Style) -> String {
     format!("\n{}", table.text(style))
 }
 
-fn nat(mapping: NatMapping) -> &'static str {
+pub(super) const fn nat(mapping: NatMapping) -> &'static str {
     match mapping {
         NatMapping::None => "none: its address is its own",
         NatMapping::Independent => "the same public port for every destination",

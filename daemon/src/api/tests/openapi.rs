@@ -48,6 +48,7 @@ fn full_samples_have_exactly_the_documented_fields() {
         ("Peer", json(&samples::peer())),
         ("UpAnswer", json(&samples::up())),
         ("DownAnswer", json(&samples::down())),
+        ("Netcheck", json(&samples::netcheck())),
         ("PingRequest", json(&samples::ping_request())),
         ("PingAnswer", json(&samples::ping())),
         ("InviteRequest", json(&samples::invite_request())),
@@ -193,7 +194,10 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 15] = [
+const NESTED: [&str; 18] = [
+    "FamilyCheck",
+    "NatFiltering",
+    "PortMappingCheck",
     "NodeState",
     "NetworkStatus",
     "NodeStatus",

@@ -1,10 +1,11 @@
 //! One of each, with every optional field present.
 
 use mesh_control::{
-    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Event, EventKind, Id,
-    InviteAnswer, InviteRequest, Mode, NatMapping, NetworkStatus, NodeState, NodeStatus, NoticeLevel,
-    OwnAddress, PathKind, PeerState, PeerStatus, PingAnswer, PingRequest, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Status, Timestamp, UpAnswer, UpRequest,
+    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Event, EventKind,
+    FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
+    NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind, PeerState, PeerStatus,
+    PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role,
+    SessionStatus, Status, Timestamp, UpAnswer, UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -14,6 +15,31 @@ pub(super) fn id() -> Id {
         network: Some("home".into()),
         net_id: Some("cccccccccccccccccccc".into()),
         public_key_fingerprint: "aaaa-aaaa".into(),
+    }
+}
+
+pub(super) fn netcheck() -> Netcheck {
+    Netcheck {
+        relay: Some("relay.example:443".into()),
+        families: vec![FamilyCheck {
+            family: IpFamily::Ipv4,
+            addresses: vec!["10.0.0.2".parse().unwrap()],
+            relay_tcp_ms: Some(12.5),
+            relay_udp_ms: Some(12.5),
+            mapped: Some("192.0.2.1:4000".parse().unwrap()),
+            mapping: NatMapping::Independent,
+            filtering: NatFiltering::PortIndependent,
+            hairpin: Some(false),
+        }],
+        port_mappings: vec![PortMappingCheck {
+            protocol: "PCP".into(),
+            gateway: "10.0.0.1".parse().unwrap(),
+            external: "192.0.2.1:4000".parse().unwrap(),
+            double_nat: false,
+        }],
+        forecast: vec!["IPv4: direct paths come about.".into()],
+        advice: Some("do this".into()),
+        cannot_tell: vec!["whether it rains".into()],
     }
 }
 
