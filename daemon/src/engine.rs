@@ -1,7 +1,7 @@
 //! The packet path: one thread that owns the [`Node`] and the device.
 //!
 //! ```text
-//! device ─read_batch─► Node::handle_packet ─► TxQueue ─► UDP socket or relay client
+//! device ─FairQueue─► Node::handle_offloaded ─► TxQueue ─► UDP socket or relay client
 //! UDP socket, relay client ─Inbox─► Node::handle_frame ─► device, QUIC endpoint
 //!                                 └► handshake thread ─Inbox─► Node::handle_outcome
 //! ```
@@ -16,6 +16,7 @@
 mod fair;
 mod inbox;
 mod sync;
+mod traffic;
 mod ways;
 mod writer;
 
@@ -28,37 +29,28 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::BytesMut;
 use mesh_identity::Roster;
 use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
-use mesh_node::{Handshaker, LateDelivery, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
-use mesh_packet::{Class, ECN};
+use mesh_node::{Node, NodeEvent, Now, Path, Snapshot, TxQueue};
+use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
 use mesh_wire::control::Candidates;
-use mesh_wire::frame::SEALED;
-use mesh_wire::stun::is_stun;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use self::fair::{FairQueue, Waiting};
+use self::fair::FairQueue;
 pub use self::inbox::{Datagrams, Frames, Inbox};
 use self::ways::Ways;
-use self::writer::{Joining, Writer};
+use self::writer::Joining;
 use crate::direct::StunDatagram;
 use crate::handshakes::Handshakes;
 
-/// Packets read from the device at a time.
-const BATCH: usize = 64;
 /// Bytes of frames taken from the inbox between two looks at the device: about as much as a batch of packets, so that
 /// neither direction starves the other.
 const FRAMES: usize = 128 * 1024;
-/// Bytes of packets sent between two looks at the inbox and the sockets, so that neither direction starves the other.
-const SEND: usize = 128 * 1024;
-/// A packet that takes so long to seal that others may have come meanwhile.
-const LONG: usize = 4096;
 /// While this much waits for the relay, the device is not read: 2 ms at 1 Gbit/s.
 const RELAY_BACKLOG: usize = 256 * 1024;
 /// Events that wait for the daemon; one that finds the queue full is lost, as status shows the same.
@@ -337,109 +329,6 @@ impl Worker {
         self.inbox.clear();
         let any = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
         Ok(Ready { udp: fds[1..=SOCKETS].iter().any(any), device: waiting || any(&fds[SOCKETS + 1]) })
-    }
-
-    fn read_udp(&mut self, now: Now) {
-        let Self { node, device, ways, messages, quic, stun, tx, joining, .. } = self;
-        let Ways { udp, drops, .. } = ways;
-        let received = udp.recv_batch(|from, payload, segment, mark| {
-            let mut writer = Writer::new(device, quic, drops, *joining);
-            writer.outer(mark);
-            let mut unknown = 0;
-            for datagram in payload.chunks_mut(segment) {
-                match datagram.first() {
-                    Some(&SEALED) => {
-                        if let Some(delivery) = node.handle_frame(now, Path::Udp(from), datagram, tx) {
-                            writer.deliver(delivery);
-                        }
-                    }
-                    _ if Handshaker::takes_over_udp(datagram) => {
-                        messages.push((Path::Udp(from), Box::from(&*datagram)));
-                    }
-                    // Who asked repeats what is lost here.
-                    _ if is_stun(datagram) => drop(stun.try_send((from, Box::from(&*datagram)))),
-                    _ => unknown += 1,
-                }
-            }
-            *joining = writer.finish();
-            drops.unknown_datagram += unknown;
-        });
-        // A socket that fails now may work at the next turn; what the relay carries goes on meanwhile.
-        if let Err(error) = received {
-            drops.udp += 1;
-            tracing::debug!(%error, "nothing could be received over UDP");
-        }
-    }
-
-    /// Sends what waits, and looks between two packets for others that should go before.
-    fn send_waiting(&mut self, now: Now) -> io::Result<()> {
-        let mut sent = 0;
-        self.read_device()?;
-        while sent < SEND
-            && let Some(Waiting { buffer, length, offload }) = self.waiting.pop()
-        {
-            self.node.handle_offloaded(now, &buffer[..length], &offload, &mut self.tx);
-            self.waiting.give_back(buffer);
-            // What is full leaves at once, while it is in the processor's cache.
-            while let Some(transmit) = self.tx.pop_closed() {
-                self.ways.carry(transmit, &mut self.tx);
-            }
-            sent += length;
-            if length > LONG {
-                self.read_device()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes what the device has.
-    fn read_device(&mut self) -> io::Result<()> {
-        for _ in 0..BATCH {
-            let mut buffer = self.waiting.buffer();
-            let error = match self.device.read(&mut buffer) {
-                Ok((length, offload)) => {
-                    let network = self.node.network_offset(&buffer[..length]);
-                    let class = Class::of(&buffer[..length], network, self.seed);
-                    self.waiting.push(class, Waiting { buffer, length, offload });
-                    continue;
-                }
-                Err(error) => error,
-            };
-            self.waiting.give_back(buffer);
-            if error.kind() == io::ErrorKind::WouldBlock {
-                break;
-            } else if error.kind() == io::ErrorKind::InvalidData {
-                self.ways.drops.device += 1;
-            } else if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn receive(&mut self, now: Now, from: Path, mut payload: BytesMut, segment: Option<u16>) {
-        let segment = segment.map_or(payload.len(), usize::from).max(1);
-        let mut writer = Writer::new(&self.device, &self.quic, &mut self.ways.drops, self.joining);
-        for datagram in payload.chunks_mut(segment) {
-            if Handshaker::takes(datagram) {
-                self.messages.push((from, Box::from(&*datagram)));
-            } else if let Some(delivery) = self.node.handle_frame(now, from, datagram, &mut self.tx) {
-                writer.deliver(delivery);
-            }
-        }
-        self.joining = writer.finish();
-    }
-
-    /// Hands out what had to wait for its keys.
-    fn deliver_late(&mut self) {
-        while let Some(late) = self.node.poll_late() {
-            match late {
-                LateDelivery::Packet(packet) => {
-                    Writer::new(&self.device, &self.quic, &mut self.ways.drops, self.joining).packet(&packet);
-                }
-                LateDelivery::Quic(peer, datagram) => self.quic.datagram(peer, &datagram),
-            }
-        }
     }
 
     fn flush(&mut self) {
