@@ -1,7 +1,8 @@
 //! What waits to be written to one client. Pure: the time is an argument.
 //!
 //! Control messages first (64 KiB, the newest is dropped), then the roster (a slot for the latest), then data (256 KiB
-//! and 50 ms of a standing queue, the oldest is dropped) in turns over the sources, so that no sender crowds out another.
+//! and 50 ms of a standing queue, the oldest is dropped, long ones first) in turns over the sources, so that no sender crowds
+//! out another, and a transfer costs few of the short messages beside it.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -165,7 +166,7 @@ impl Queue {
         else {
             return;
         };
-        self.data_bytes -= source.pop().map_or(0, |message| message.len());
+        self.data_bytes -= source.drop_one().map_or(0, |message| message.len());
         if source.messages.is_empty() {
             self.sources.remove(&id);
             self.turns.retain(|turn| *turn != id);
@@ -179,6 +180,14 @@ impl Source {
         if self.bytes > SMALL { MAX_AGE } else { MAX_PAUSE }
     }
 
+    /// Takes the oldest long message out, or the oldest one where none of the first is long.
+    fn drop_one(&mut self) -> Option<Bytes> {
+        let long = self.messages.iter().take(LOOK).position(|(_, message)| message.len() >= LONG);
+        let (_, message) = self.messages.remove(long.unwrap_or(0))?;
+        self.bytes -= message.len();
+        Some(message)
+    }
+
     fn pop(&mut self) -> Option<Bytes> {
         let (_, message) = self.messages.pop_front()?;
         self.bytes -= message.len();
@@ -190,6 +199,10 @@ impl Source {
 const CONTROL_BYTES: usize = 64 * 1024;
 /// Data that waits at most; beyond it the oldest is dropped.
 const DATA_BYTES: usize = 256 * 1024;
+/// A message of a transfer: to drop it makes room for many short ones.
+const LONG: usize = 4096;
+/// Messages that are looked at for a long one.
+const LOOK: usize = 32;
 /// How long data waits in a standing queue: more delay than this harms the flows inside more than a loss does.
 const MAX_AGE: Duration = Duration::from_millis(50);
 /// A source with no more than this waiting has no standing queue: its data waits out a pause of the client or of a busy

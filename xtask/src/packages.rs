@@ -110,10 +110,7 @@ fn unpack_newest(dir: &Path, package: &str) -> Result<()> {
     fs::create_dir_all(dir.join("lists/partial"))?;
     fs::create_dir_all(dir.join("cache/archives/partial"))?;
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    fs::write(
-        dir.join("sources.list"),
-        format!("deb [signed-by={keyring} trusted=yes] {mirror} testing main\n"),
-    )?;
+    fs::write(dir.join("sources.list"), format!("deb [signed-by={keyring}] {mirror} testing main\n"))?;
     let path = |name: &str| dir.join(name).display().to_string();
     let options = [
         format!("-oDir::Etc::sourcelist={}", path("sources.list")),

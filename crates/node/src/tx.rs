@@ -138,7 +138,10 @@ impl TxQueue {
     fn batch_for(&mut self, to: Path, length: usize, class: u8) -> usize {
         if let Some(at) = self.open.iter().position(|batch| batch.to == to) {
             let batch = &self.open[at];
+            // The relay drops whole messages: what is short shall not go with a transfer.
+            let apart = matches!(to, Path::Relay(_)) && length.saturating_mul(4) < batch.segment;
             if !batch.ended
+                && !apart
                 && batch.class == class
                 && length <= batch.segment
                 && batch.payload.len() + length <= BATCH
@@ -189,6 +192,20 @@ mod tests {
             queue.frame(A, length, 0).fill(7);
         }
         assert_eq!(drain(&mut queue), [(A, 240, Some(100)), (A, 100, None)]);
+    }
+
+    #[test]
+    fn short_frame_does_not_share_the_fate_of_a_transfer_at_the_relay() {
+        let mut queue = TxQueue::new();
+        for length in [1400, 1400, 100, 1400] {
+            queue.frame(A, length, 0);
+        }
+        assert_eq!(drain(&mut queue), [(A, 2800, Some(1400)), (A, 100, None), (A, 1400, None)]);
+        let udp = Path::Udp("192.0.2.1:1".parse().unwrap());
+        for length in [1400, 1400, 100] {
+            queue.frame(udp, length, 0);
+        }
+        assert_eq!(drain(&mut queue), [(udp, 2900, Some(1400))]);
     }
 
     #[test]

@@ -66,6 +66,25 @@ fn a_source_may_fill_the_queue_and_drops_its_own_oldest() {
 }
 
 #[test]
+fn a_transfer_drops_its_own_before_the_short_messages_beside_it() {
+    let now = Instant::now();
+    let mut queue = Queue::default();
+    let mut full = 0;
+    for tag in 0..20 {
+        full += queue.push_data(1, message(100 + tag, 100), now).full;
+        full += queue.push_data(1, message(tag, DATA_BYTES / 8), now).full;
+    }
+    let left = tags(&mut queue, now);
+    assert!(full >= 12 && left.len() < 40);
+    assert_eq!(left.iter().filter(|tag| **tag >= 100).count(), 20, "every short one is there: {left:?}");
+    // What is short is dropped where nothing else is there.
+    for tag in 0..u8::try_from(DATA_BYTES / 4000 + 10).unwrap() {
+        queue.push_data(1, message(tag, 4000), now);
+    }
+    assert!(tags(&mut queue, now)[0] > 0);
+}
+
+#[test]
 fn old_data_of_a_standing_queue_is_dropped_but_for_the_newest() {
     let start = Instant::now();
     let later = start + MAX_AGE + Duration::from_millis(1);

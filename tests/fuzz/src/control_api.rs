@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh_control::{
-    ApiError, Document, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, NodeState, PeerStatus,
-    Peers, PingAnswer, PingRequest, Status, UpAnswer, UpRequest, Version,
+    ApiError, Document, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, Netcheck, NodeState,
+    PeerStatus, Peers, PingAnswer, PingRequest, Status, UpAnswer, UpRequest, Version,
 };
 use meshd::api::{Backend, serve_connection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -49,6 +49,7 @@ fn documents(data: &[u8]) {
     answer::<UpAnswer>(data);
     answer::<DownAnswer>(data);
     answer::<PingAnswer>(data);
+    answer::<Netcheck>(data);
     answer::<InviteAnswer>(data);
     answer::<Event>(data);
     answer::<ApiError>(data);
@@ -168,6 +169,9 @@ impl Backend for Memory {
     }
     async fn ping(&self, request: PingRequest) -> Result<PingAnswer, ApiError> {
         assert!((1..=PingRequest::MAX_TIMEOUT_MS).contains(&request.timeout_ms), "a ping without bounds");
+        self.change(self.refuse())
+    }
+    async fn netcheck(&self) -> Result<Netcheck, ApiError> {
         self.change(self.refuse())
     }
     async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {
