@@ -5,15 +5,17 @@
 
 mod figures;
 mod load;
+mod plot;
 mod profile;
 mod subject;
 mod traffic;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
 use serde_json::json;
 
@@ -29,6 +31,9 @@ pub(crate) struct Arguments {
     /// Write the figures to a file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw what compares as bars.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     /// How often everything is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -97,6 +102,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     say::table(&figures.rows());
     for reason in &absent {
         say::line(&format!("not measured: {reason}"));
+    }
+    if let Some(path) = &arguments.plot {
+        let title = format!("{}; medians of {} rounds", machine.summary(), arguments.rounds);
+        let svg = plot::svg(&title, &figures.panels());
+        fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let document = json!({
         "schema": "shadowmesh.bench/2",

@@ -65,6 +65,18 @@ impl Figures {
         figures.collect()
     }
 
+    /// What was measured on more than one subject, by medians, to be drawn.
+    pub(crate) fn panels(&self) -> Vec<super::plot::Panel> {
+        let panels = self.0.iter().map(|figure| {
+            let bars = figure
+                .values
+                .iter()
+                .filter_map(|(kind, values)| Some((kind.as_ref()?.name(), median(values)?)));
+            (figure.name.clone(), figure.unit, bars.collect::<Vec<_>>())
+        });
+        panels.filter(|(_, _, bars)| bars.len() > 1).collect()
+    }
+
     fn kinds(&self) -> Vec<Option<Kind>> {
         let mut kinds = Vec::new();
         for (kind, _) in self.0.iter().flat_map(|figure| &figure.values) {
@@ -114,7 +126,8 @@ pub(crate) fn percentile(values: &[f64], share: f64) -> Option<f64> {
     Some(sorted[below] + (above - sorted[below]) * rest)
 }
 
-fn shown(value: Option<f64>) -> String {
+/// A value with as many digits as say something.
+pub(crate) fn shown(value: Option<f64>) -> String {
     match value {
         None => String::new(),
         Some(value) if value >= 100.0 => format!("{value:.0}"),
