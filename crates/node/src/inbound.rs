@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mesh_packet::{Ethernet, IpPacket};
+use mesh_packet::{Ethernet, IpPacket, Layout};
 use mesh_session::OpenError;
 use mesh_wire::control::Control;
 use mesh_wire::frame::{FrameHeader, PayloadKind};
@@ -178,7 +178,8 @@ impl Node {
         if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {
             return Some(Delivery::Packet(&mut payload[..length]));
         }
-        let Some(network) = self.network_offset(payload) else {
+        let network = self.network_offset(payload);
+        let Some(network) = network.filter(|at| Layout::find(&payload[..length], *at).is_some()) else {
             self.counters.count(DropReason::Malformed);
             return None;
         };

@@ -135,18 +135,7 @@ impl Node {
         message: &Control<'_>,
         tx: &mut TxQueue,
     ) -> bool {
-        let Some(at) = self.peers[slot.0].position(number) else { return false };
-        let bytes = message.encode();
-        let way = self.way(now, slot);
-        self.seal(
-            now,
-            slot,
-            at,
-            way,
-            (PayloadKind::Control, bytes.len()),
-            |out| out.copy_from_slice(&bytes),
-            tx,
-        )
+        self.send_control_by(now, slot, number, self.way(now, slot), message, tx)
     }
 
     /// The same over a path that need not be the one in use.
@@ -159,9 +148,21 @@ impl Node {
         message: &Control<'_>,
         tx: &mut TxQueue,
     ) -> bool {
+        let way = Way { path, also: None, class: 0, single: false };
+        self.send_control_by(now, slot, number, way, message, tx)
+    }
+
+    fn send_control_by(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        number: u32,
+        way: Way,
+        message: &Control<'_>,
+        tx: &mut TxQueue,
+    ) -> bool {
         let Some(at) = self.peers[slot.0].position(number) else { return false };
         let bytes = message.encode();
-        let way = Way { path, also: None, class: 0, single: false };
         self.seal(
             now,
             slot,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use lab::{Daemon, DaemonOptions, Host, Lab, Relay, Switch, Underlay, drops, scenario, udp_settings};
 use serde_json::Value;
 
-const PROBE: &str = env!("CARGO_BIN_EXE_mesh-lab-probe");
+use crate::transfer::{blast, stream};
 
 #[test]
 fn interfaces_with_and_without_offload_understand_each_other() {
@@ -47,7 +47,7 @@ fn carries(lab: &Lab, switch: &Switch<'_>, name: &str, tap: bool, offload: [bool
     let [one, two] = &nodes;
     for (from, to) in [(one, two), (two, one)] {
         for address in [to.ipv4()?, format!("[{}]", to.ipv6()?)] {
-            stream(from, to, &format!("{address}:5000"))?;
+            stream(from, to, &address, BYTES)?;
         }
         for (size, least) in [("64", 900), ("1300", 900), ("2500", 700)] {
             let report = blast(from, to, &["--count", "1000", "--size", size, "--rate", "2000"])?;
@@ -123,14 +123,14 @@ fn segmentation_that_loses_datagrams_is_given_up() {
             let remotes = status.peer(peer.name())?["direct"]["remotes"].as_array().cloned();
             Ok(remotes.unwrap_or_default().iter().any(|remote| remote["single"] == true))
         };
-        stream(&one, &two, &format!("{}:5000", two.ipv4()?))?;
+        stream(&one, &two, &two.ipv4()?, BYTES)?;
         assert!(single(&one, &two)?, "{:?}", one.status()?);
         assert!(!single(&two, &one)?, "the other direction is sound");
         assert_eq!(one.status()?.peer(two.name())?["path"], "direct");
         let why = one.ctl(&["why", two.name()])?.stdout;
         assert!(why.contains("one by one to"), "{why}");
         let lost = counted(one.host(), "ip", "broken", "lost")?;
-        stream(&one, &two, &format!("{}:5000", two.ipv4()?))?;
+        stream(&one, &two, &two.ipv4()?, BYTES)?;
         assert_eq!(counted(one.host(), "ip", "broken", "lost")?, lost, "nothing was handed over at once");
         Ok(())
     });
@@ -172,36 +172,4 @@ fn counted(host: &Host, family: &str, table: &str, counter: &str) -> Result<u64>
     packets.context("no such counter")
 }
 
-fn stream(from: &Daemon, to: &Daemon, target: &str) -> Result<()> {
-    let mut receiver = to.host().run(PROBE).args(["tcp-receive", "--bind", target]).spawn("tcp-receive")?;
-    let seen = receiver.log()?.rfind('}').map_or(0, |end| end + 1);
-    lab::wait_until("the receiver", Duration::from_secs(5), || {
-        Ok(receiver.log()?[seen..].contains("ready").then_some(()))
-    })?;
-    let words = ["tcp-send", "--to", target, "--bytes", BYTES];
-    from.host().run(PROBE).args(words).limit(Duration::from_secs(60)).ok()?;
-    let report = last_document(&receiver.wait_ok(Duration::from_secs(10))?)?;
-    assert_eq!(
-        (report["received"].to_string().as_str(), &report["intact"]),
-        (BYTES, &true.into()),
-        "{report}"
-    );
-    Ok(())
-}
-
-fn blast(from: &Daemon, to: &Daemon, words: &[&str]) -> Result<Value> {
-    let target = format!("{}:5001", to.ipv4()?);
-    let mut receiver = to.host().run(PROBE).args(["udp-receive", "--bind", &target]).spawn("udp-receive")?;
-    lab::wait_until("the receiver", Duration::from_secs(5), || {
-        let ports = to.host().open_ports()?;
-        Ok(ports.iter().any(|line| line.contains(&target)).then_some(()))
-    })?;
-    from.host().run(PROBE).args(["udp-send", "--to", &target]).args(words.iter().copied()).ok()?;
-    last_document(&receiver.wait_ok(Duration::from_secs(70))?)
-}
-
-fn last_document(log: &str) -> Result<Value> {
-    Ok(serde_json::from_str(log.trim_end().lines().last().unwrap_or_default())?)
-}
-
-const BYTES: &str = "40000000";
+const BYTES: u64 = 40_000_000;

@@ -13,12 +13,13 @@ fn half_a_gigabyte_over_tcp_both_ways() {
     scenario("half_a_gigabyte_over_tcp_both_ways", |lab| {
         let mesh = Mesh::new(lab, &["laptop", "pi"], &MeshOptions::default())?;
         let [laptop, pi] = mesh.nodes.as_slice() else { unreachable!("two names were given") };
-        stream(laptop, pi, &pi.ipv4()?)?;
-        stream(pi, laptop, &format!("[{}]", laptop.ipv6()?))
+        stream(laptop, pi, &pi.ipv4()?, BYTES)?;
+        stream(pi, laptop, &format!("[{}]", laptop.ipv6()?), BYTES)
     });
 }
 
-fn stream(from: &Daemon, to: &Daemon, address: &str) -> Result<()> {
+/// Sends so many bytes over TCP, all of which have to arrive as they were.
+pub(crate) fn stream(from: &Daemon, to: &Daemon, address: &str, bytes: u64) -> Result<()> {
     let target = format!("{address}:5000");
     let mut receiver = to.host().run(PROBE).args(["tcp-receive", "--bind", &target]).spawn("tcp-receive")?;
     let log_start = receiver.log()?.rfind('}').map_or(0, |end| end + 1);
@@ -27,12 +28,12 @@ fn stream(from: &Daemon, to: &Daemon, address: &str) -> Result<()> {
     })?;
     from.host()
         .run(PROBE)
-        .args(["tcp-send", "--to", &target, "--bytes", &BYTES.to_string()])
+        .args(["tcp-send", "--to", &target, "--bytes", &bytes.to_string()])
         .limit(Duration::from_secs(180))
         .ok()?;
     let log = receiver.wait_ok(Duration::from_secs(10))?;
     let report = last_document(&log)?;
-    assert_eq!(report["received"], BYTES, "{report}");
+    assert_eq!(report["received"], bytes, "{report}");
     assert_eq!(report["intact"], true, "{report}");
     Ok(())
 }
@@ -61,7 +62,8 @@ fn datagrams_arrive_intact_both_ways() {
     });
 }
 
-fn blast(from: &Daemon, to: &Daemon, words: &[&str]) -> Result<Value> {
+/// Sends datagrams and returns the receiver's report.
+pub(crate) fn blast(from: &Daemon, to: &Daemon, words: &[&str]) -> Result<Value> {
     let target = format!("{}:5001", to.ipv4()?);
     let mut receiver = to.host().run(PROBE).args(["udp-receive", "--bind", &target]).spawn("udp-receive")?;
     lab::wait_until("the receiver", Duration::from_secs(5), || {
