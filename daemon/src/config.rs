@@ -95,6 +95,8 @@ pub struct Config {
     pub aes: bool,
     /// Whether to look for paths to peers without the relay.
     pub direct: bool,
+    /// Whether frames go to the relay over UDP where it offers that.
+    pub relay_udp: bool,
     /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
     pub port_mapping: bool,
     /// Whether members on the same local network are looked for (multicast DNS).
@@ -142,6 +144,7 @@ struct File {
     log: Option<String>,
     hold_until_mixed: Option<bool>,
     direct: Option<bool>,
+    relay_udp: Option<bool>,
     port_mapping: Option<bool>,
     mdns: Option<bool>,
     udp_listen: Option<udp::Listen>,
@@ -198,6 +201,7 @@ impl Config {
             aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
             aes: file.crypto.aes.unwrap_or(true),
             direct: file.direct.unwrap_or(true),
+            relay_udp: file.relay_udp.unwrap_or(true),
             port_mapping: file.port_mapping.unwrap_or(true),
             mdns: file.mdns.unwrap_or(true),
             udp_listen: file.udp_listen.map(|listen| listen.0),

@@ -80,6 +80,7 @@ impl Coordinator {
         let (link, heard) = Link::new();
         let relay = RelayClient::start(
             RelayConfig {
+                udp: true,
                 url: config.membership.relay.clone(),
                 pin: Some(config.membership.pin),
                 role: Role::Root,

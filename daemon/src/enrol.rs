@@ -48,6 +48,7 @@ pub async fn join(
     let (link, mut heard) = Link::new();
     let client = RelayClient::start(
         RelayConfig {
+            udp: true,
             url: ticket.relay().clone(),
             pin: Some(ticket.pin()),
             role: Role::Guest,
@@ -167,7 +168,8 @@ impl Attempt<'_> {
             RelayEvent::Connecting
             | RelayEvent::Peer { .. }
             | RelayEvent::Roster { .. }
-            | RelayEvent::Notice(_) => Ok(None),
+            | RelayEvent::Notice(_)
+            | RelayEvent::Udp(_) => Ok(None),
         }
     }
 

@@ -187,7 +187,13 @@ async fn admit(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Res
         .max_write_buffer_size(2 * AUTH_MESSAGE)
         .max_message_size(Some(AUTH_MESSAGE))
         .max_frame_size(Some(AUTH_MESSAGE));
-    let mut socket = accept_hdr_async_with_config(tls, check_path, Some(config)).await?;
+    let mut udp = false;
+    #[expect(clippy::result_large_err, reason = "the type is that of the library's callback")]
+    let callback = |request: &Request, response: Response| {
+        udp = request.headers().contains_key(relay::UDP_HEADER);
+        check_path(request, response)
+    };
+    let mut socket = accept_hdr_async_with_config(tls, callback, Some(config)).await?;
 
     let hello = ServerHello {
         relay_id: shared.pin.0,
@@ -216,7 +222,7 @@ async fn admit(tcp: TcpStream, address: SocketAddr, shared: &Arc<Shared>) -> Res
     let welcome = welcome(role, address, shared).map_err(AdmitError::Tls)?;
     socket.send(Message::Binary(RelayMessage::Welcome(welcome).encode().into())).await?;
     tracing::debug!(%address, network = %party.0, peer = %party.1, ?role, "client connected");
-    Ok(Connection::new(socket, seat, role))
+    Ok(Connection::new(socket, seat, role, udp))
 }
 
 async fn take_seat(
@@ -238,7 +244,7 @@ async fn take_seat(
     let source = source_key(address.ip());
     let joined = shared.hub().join(party, role, source, outbox.clone());
     let member = joined.map_err(|_| AdmitError::Busy)?;
-    Ok((role, party, Seat { member, outbox, shared: shared.clone() }))
+    Ok((role, party, Seat { member, outbox, shared: shared.clone(), udp: None }))
 }
 
 /// Takes a millisecond or more of a processor, which no forwarding may wait for.

@@ -14,6 +14,8 @@ use serde::Deserialize;
 pub struct Config {
     /// TCP addresses for clients.
     pub listen: Vec<SocketAddr>,
+    /// UDP address for the frames of clients.
+    pub udp_listen: UdpListen,
     /// UDP addresses that answer STUN binding requests; empty means none.
     pub stun_listen: Vec<SocketAddr>,
     /// TCP address of `/healthz` and `/metrics`; empty text means none.
@@ -38,6 +40,32 @@ pub struct Config {
     pub log: String,
     /// Bounds on clients and their traffic.
     pub limits: Limits,
+}
+
+/// Where clients may send frames over UDP, beside their connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(try_from = "String")]
+pub enum UdpListen {
+    /// At the first address of `listen`; the relay does without where that is taken.
+    #[default]
+    AsListen,
+    /// At this address.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+impl TryFrom<String> for UdpListen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::At).map_err(|_| {
+            format!("expected an address with a port, as [::]:8443, or \"\" for none, found \"{text}\"")
+        })
+    }
 }
 
 /// Who may use the relay.
@@ -203,6 +231,7 @@ impl Default for Config {
         let any = |port| SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), port);
         Self {
             listen: vec![any(8443)],
+            udp_listen: UdpListen::AsListen,
             // A client that hears the same from two ports knows that its mapping does not depend on them.
             stun_listen: vec![any(3478), any(3479)],
             metrics_listen: Some(SocketAddr::new(std::net::Ipv4Addr::LOCALHOST.into(), 9464)),

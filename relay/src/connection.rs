@@ -1,12 +1,11 @@
 //! One client's connection: reads its messages, forwards its data, writes what its outbox holds.
 //!
-//! Reading and writing share one task and neither waits for the other. The routes of the client's handles are cached
-//! here, so that a message is forwarded with one short lock: that of the destination's outbox.
+//! Reading and writing share one task and neither waits for the other. The routes of the client's handles are cached,
+//! so that a message is forwarded with one short lock: that of the destination's outbox.
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,10 +23,11 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::Shared;
 use crate::admit::Socket;
 use crate::bucket::Bucket;
-use crate::hub::{Member, NoRoute, Route};
-use crate::metrics::Counter;
+use crate::hub::Member;
 use crate::outbox::Outbox;
 use crate::queue::{Dropped, Next};
+use crate::routes::Routes;
+use crate::udp;
 
 /// A client's place in the hub; dropping it makes the place free.
 #[derive(Debug)]
@@ -35,11 +35,26 @@ pub(crate) struct Seat {
     pub(crate) member: Member,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) shared: Arc<Shared>,
+    /// The client's place at the UDP port.
+    pub(crate) udp: Option<Arc<udp::Client>>,
+}
+
+impl Seat {
+    fn offer_udp(&mut self, bucket: &Arc<Mutex<Bucket>>) {
+        let Some(offer) = self.shared.udp.offer() else { return };
+        let client = self.shared.udp.join(offer, self.member, bucket.clone());
+        self.shared.hub().set_udp(self.member, client.clone());
+        self.udp = Some(client);
+        self.outbox.control(&RelayMessage::UdpOffer(offer));
+    }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.shared.hub().leave(self.member);
+        if let Some(client) = &self.udp {
+            self.shared.udp.leave(client);
+        }
     }
 }
 
@@ -48,8 +63,9 @@ pub(crate) struct Connection {
     socket: Socket,
     seat: Seat,
     role: Role,
-    routes: Vec<Option<Cached>>,
-    bucket: Bucket,
+    routes: Routes,
+    /// Shared with the UDP port: one rate for both ways.
+    bucket: Arc<Mutex<Bucket>>,
     /// For rosters: each goes to all members of the network.
     puts: Bucket,
     throttle_told: Option<Instant>,
@@ -68,12 +84,6 @@ pub(crate) struct Connection {
     timer: Pin<Box<Sleep>>,
 }
 
-/// The route of one of the client's handles, or that there was none at a certain count of joins.
-struct Cached {
-    handle: u32,
-    route: Result<Route, (NoRoute, u64)>,
-}
-
 /// Why a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -88,7 +98,8 @@ enum End {
 }
 
 impl Connection {
-    pub(crate) fn new(socket: Socket, seat: Seat, role: Role) -> Self {
+    /// `udp`: the client understands UDP_OFFER.
+    pub(crate) fn new(socket: Socket, mut seat: Seat, role: Role, udp: bool) -> Self {
         let limits = &seat.shared.config.limits;
         let rate = f64::from(match role {
             Role::Guest => limits.guest_bytes_per_second,
@@ -96,14 +107,19 @@ impl Connection {
         });
         let now = Instant::now();
         let heartbeat = Duration::from_secs(limits.heartbeat_seconds.into());
+        let expires = (role == Role::Guest).then(|| now + Duration::from_secs(limits.guest_seconds.into()));
+        let bucket = Arc::new(Mutex::new(Bucket::new(rate, rate / 4.0, now)));
+        if udp && role != Role::Guest {
+            seat.offer_udp(&bucket);
+        }
         Self {
             socket,
             role,
-            routes: Vec::new(),
-            bucket: Bucket::new(rate, rate / 4.0, now),
+            routes: Routes::default(),
+            bucket,
             puts: Bucket::new(PUT_RATE, PUT_BURST, now),
             throttle_told: None,
-            expires: (role == Role::Guest).then(|| now + Duration::from_secs(limits.guest_seconds.into())),
+            expires,
             heartbeat,
             heard: now,
             pings: 0,
@@ -225,7 +241,7 @@ impl Connection {
             match message {
                 Message::Binary(bytes) => self.handle(&bytes, now),
                 // The library answers; this only makes a flood of them count.
-                Message::Ping(_) | Message::Pong(_) => self.bucket.take(CONTROL_COST, now),
+                Message::Ping(_) | Message::Pong(_) => self.bucket().take(CONTROL_COST, now),
                 Message::Close(_) => return Err(End::Closed),
                 Message::Text(_) | Message::Frame(_) => {
                     self.refuse(ErrorCode::BadMessage, "expected binary messages");
@@ -239,7 +255,7 @@ impl Connection {
     fn handle(&mut self, bytes: &[u8], now: Instant) {
         let member = self.seat.member;
         let message = ClientMessage::parse(bytes);
-        self.bucket.take(cost(message.as_ref().ok(), bytes.len()), now);
+        self.bucket().take(cost(message.as_ref().ok(), bytes.len()), now);
         match message {
             Ok(ClientMessage::Send(data)) => self.forward(&data, now),
             Ok(ClientMessage::Bind(node)) => self.seat.shared.hub().bind(member, node),
@@ -248,6 +264,11 @@ impl Connection {
                 self.seat.outbox.control(&RelayMessage::Pong(token));
             }
             Ok(ClientMessage::Pong(_)) => {}
+            Ok(ClientMessage::UdpEnd) => {
+                if let Some(client) = &self.seat.udp {
+                    self.seat.shared.udp.end(client);
+                }
+            }
             Ok(ClientMessage::RosterPut(roster)) => {
                 self.puts.take(1.0, now);
                 self.put_roster(&roster);
@@ -259,16 +280,20 @@ impl Connection {
         self.tell_throttle(now);
     }
 
+    fn bucket(&self) -> MutexGuard<'_, Bucket> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns until when nothing more is read.
     fn pause(&self) -> Option<Instant> {
-        self.bucket.wait().max(self.puts.wait())
+        self.bucket().wait().max(self.puts.wait())
     }
 
     fn forward(&mut self, data: &Data<'_>, now: Instant) {
         let shared = self.seat.shared.clone();
         let metrics = &shared.metrics;
-        match self.route(data.handle) {
-            Ok(route) => {
+        match self.routes.get(&shared, self.seat.member, data.handle, now) {
+            Ok((route, _)) => {
                 let out = Data { handle: route.handle, ..*data };
                 // A copy of the exact size: a view would keep the whole read buffer alive while it waits.
                 let mut message = Vec::with_capacity(out.header_len() + out.payload.len());
@@ -278,56 +303,12 @@ impl Connection {
                 let dropped = route.outbox.data(route.handle, Bytes::from(message), now);
                 self.count_dropped(dropped);
             }
-            Err(reason) => {
-                let counter: &Counter = match reason {
-                    NoRoute::UnknownHandle => &metrics.dropped_unknown_handle,
-                    NoRoute::Absent => &metrics.dropped_absent,
-                    NoRoute::NotPermitted => &metrics.dropped_not_permitted,
-                    NoRoute::Unwilling => &metrics.dropped_unwilling,
-                };
-                counter.add(1);
-            }
+            Err(reason) => metrics.no_route(reason).add(1),
         }
-    }
-
-    /// Returns the route of a handle, out of the cache while it is good.
-    fn route(&mut self, handle: u32) -> Result<&Route, NoRoute> {
-        let place = usize::try_from(handle & 0xffff).map_err(|_| NoRoute::UnknownHandle)?;
-        if !self.routes.get(place).and_then(Option::as_ref).is_some_and(|cached| self.is_good(cached, handle))
-        {
-            let joins = self.seat.shared.joins.load(Ordering::Acquire);
-            let route = self.seat.shared.hub().route(self.seat.member, handle);
-            if route.as_ref().is_err_and(|reason| *reason == NoRoute::UnknownHandle) {
-                return Err(NoRoute::UnknownHandle);
-            }
-            // A handle that the hub knows is one of at most 65,535 places.
-            if self.routes.len() <= place {
-                self.routes.resize_with(place + 1, || None);
-            }
-            let route = route.map_err(|reason| (reason, joins));
-            if let Some(slot) = self.routes.get_mut(place) {
-                *slot = Some(Cached { handle, route });
-            }
-        }
-        match self.routes.get(place).and_then(Option::as_ref) {
-            Some(Cached { route: Ok(route), .. }) => Ok(route),
-            Some(Cached { route: Err((reason, _)), .. }) => Err(*reason),
-            None => Err(NoRoute::UnknownHandle),
-        }
-    }
-
-    fn is_good(&self, cached: &Cached, handle: u32) -> bool {
-        cached.handle == handle
-            && match &cached.route {
-                Ok(route) => route.outbox.epoch() == route.epoch,
-                // Room in the destination's table or queue may come back at any time.
-                Err((NoRoute::Unwilling, _)) => false,
-                Err((_, joins)) => self.seat.shared.joins.load(Ordering::Acquire) == *joins,
-            }
     }
 
     fn put_roster(&self, roster: &RosterBlob<'_>) {
-        let Seat { member, outbox, shared } = &self.seat;
+        let Seat { member, outbox, shared, udp: _ } = &self.seat;
         if self.role != Role::Root {
             let text = "only the holder of the root keys may put a roster";
             outbox.control(&RelayMessage::Error { code: ErrorCode::NotPermitted, text });
@@ -352,7 +333,7 @@ impl Connection {
 
     /// Tells the client, once a minute at most, that its rate is limited.
     fn tell_throttle(&mut self, now: Instant) {
-        let Some(until) = self.bucket.wait() else { return };
+        let Some(until) = self.bucket().wait() else { return };
         let recent = self.throttle_told.is_some_and(|told| now.duration_since(told) < THROTTLE_NOTICE);
         if until <= now || recent {
             return;

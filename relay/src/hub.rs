@@ -21,6 +21,7 @@ use mesh_wire::relay::{Bound, ErrorCode, NO_HANDLE, RelayMessage, Role};
 use mesh_wire::{NetId, NodeId};
 
 use crate::outbox::Outbox;
+use crate::udp;
 use roster::Rosters;
 pub(crate) use roster::{PutError, RosterLimits};
 use table::{Table, Total};
@@ -79,6 +80,8 @@ pub(crate) struct Route {
     pub(crate) outbox: Arc<Outbox>,
     /// The destination's handle for the sender.
     pub(crate) handle: u32,
+    /// The destination at the UDP port.
+    pub(crate) udp: Option<Arc<udp::Client>>,
     /// The route is good while the outbox has this epoch.
     pub(crate) epoch: u32,
 }
@@ -106,6 +109,7 @@ struct Client {
     role: Role,
     outbox: Arc<Outbox>,
     table: Table,
+    udp: Option<Arc<udp::Client>>,
 }
 
 impl Hub {
@@ -148,7 +152,8 @@ impl Hub {
         {
             outbox.roster(message);
         }
-        self.clients.insert(party, Client { connection, role, outbox, table: Table::new(handles) });
+        self.clients
+            .insert(party, Client { connection, role, outbox, table: Table::new(handles), udp: None });
         self.networks.entry(party.0).or_default().insert(party.1);
         if role == Role::Guest {
             self.guests.entry(party.0).or_default().insert(connection, (party.1, source));
@@ -167,6 +172,14 @@ impl Hub {
         if let Some(client) = self.remove(member.party) {
             client.outbox.close(None);
             self.tell_watchers(member.party, client.role, false);
+        }
+    }
+
+    /// Notes that the client may be reached over UDP.
+    pub(crate) fn set_udp(&mut self, member: Member, udp: Arc<udp::Client>) {
+        if let Some(client) = current(&mut self.clients, member) {
+            client.udp = Some(udp);
+            client.outbox.void_routes();
         }
     }
 
@@ -227,7 +240,7 @@ impl Hub {
             }
         };
         let outbox = destination.outbox.clone();
-        Ok(Route { handle, epoch: outbox.epoch(), outbox })
+        Ok(Route { handle, udp: destination.udp.clone(), epoch: outbox.epoch(), outbox })
     }
 
     /// Keeps a roster and passes it on to the members of the network.

@@ -23,10 +23,12 @@ mod listen;
 mod metrics;
 mod outbox;
 mod queue;
+mod routes;
 mod status;
 mod stream;
 mod stun;
 mod sync;
+mod udp;
 
 use std::net::SocketAddr;
 use std::num::NonZero;
@@ -44,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use certificate::Certificate;
 pub use certificate::CertificateError;
-pub use config::{Access, Config, ConfigError, Limits};
+pub use config::{Access, Config, ConfigError, Limits, UdpListen};
 use gate::{Gate, GateLimits};
 #[cfg(feature = "fuzz")]
 pub use hub::fuzz::drive as drive_hub;
@@ -101,7 +103,8 @@ impl Relay {
         let stun = Arc::new(stun::Service::new(stun_sockets));
         let stun_addresses = stun.addresses().to_vec();
         let metrics_address = status.as_ref().and_then(|listener| listener.local_addr().ok());
-        let shared = Arc::new(Shared::new(config, tls, certificate.pin()));
+        let (udp_sockets, udp) = udp::open(&config)?;
+        let shared = Arc::new(Shared::new(config, tls, certificate.pin(), udp));
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         for listener in listeners {
@@ -109,6 +112,9 @@ impl Relay {
         }
         for own in 0..stun_addresses.len() {
             tasks.spawn(stun::answer_loop(stun.clone(), own, shared.clone(), stop.clone()));
+        }
+        for socket in udp_sockets {
+            tasks.spawn(udp::serve(socket, shared.clone(), stop.clone()));
         }
         if let Some(listener) = status {
             tasks.spawn(status::serve(listener, shared.clone(), stop.clone()));
@@ -126,6 +132,12 @@ impl Relay {
     #[must_use]
     pub fn stun_addresses(&self) -> &[SocketAddr] {
         &self.stun_addresses
+    }
+
+    /// Returns the UDP port that members are offered for their frames.
+    #[must_use]
+    pub fn udp_port(&self) -> Option<u16> {
+        self.shared.udp.port()
     }
 
     /// Returns the address of `/healthz` and `/metrics`.
@@ -213,10 +225,11 @@ struct Shared {
     /// Signatures that are checked at a time: half of the processors are left to the forwarding.
     checks: Arc<Semaphore>,
     heads: HeadCache,
+    udp: udp::Clients,
 }
 
 impl Shared {
-    fn new(config: Config, tls: TlsAcceptor, pin: Pin) -> Self {
+    fn new(config: Config, tls: TlsAcceptor, pin: Pin, udp: udp::Clients) -> Self {
         let limits = &config.limits;
         let hub = Hub::new(HubLimits {
             handles: limits.handles.into(),
@@ -244,6 +257,7 @@ impl Shared {
             metrics: Metrics::default(),
             checks: Arc::new(Semaphore::new((cores / 2).max(1))),
             heads: HeadCache::new(),
+            udp,
             config,
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::hub::Census;
+use crate::hub::{Census, NoRoute};
 
 macro_rules! counters {
     ($($field:ident: $name:literal $(, $label:literal)?;)*) => {
@@ -31,6 +31,12 @@ counters! {
     dropped_not_permitted: "dropped_messages_total", "reason=\"not_permitted\"";
     dropped_unknown_handle: "dropped_messages_total", "reason=\"unknown_handle\"";
     dropped_unwilling: "dropped_messages_total", "reason=\"no_handle\"";
+    udp_forwarded_bytes: "udp_forwarded_bytes_total";
+    udp_dropped_full: "udp_dropped_datagrams_total", "reason=\"socket_full\"";
+    udp_dropped_rate: "udp_dropped_datagrams_total", "reason=\"rate\"";
+    udp_answers: "udp_answers_total";
+    udp_stale: "udp_ignored_total", "reason=\"stale\"";
+    udp_strangers: "udp_ignored_total", "reason=\"stranger\"";
     handshakes: "handshakes_total";
     auth_bad_signature: "auth_failures_total", "reason=\"bad_signature\"";
     auth_not_admitted: "auth_failures_total", "reason=\"not_admitted\"";
@@ -70,6 +76,16 @@ impl Counter {
 }
 
 impl Metrics {
+    /// Returns the counter of what is dropped for this reason.
+    pub(crate) const fn no_route(&self, reason: NoRoute) -> &Counter {
+        match reason {
+            NoRoute::UnknownHandle => &self.dropped_unknown_handle,
+            NoRoute::Absent => &self.dropped_absent,
+            NoRoute::NotPermitted => &self.dropped_not_permitted,
+            NoRoute::Unwilling => &self.dropped_unwilling,
+        }
+    }
+
     /// Returns the Prometheus text exposition, version 0.0.4.
     pub(crate) fn render(&self, census: &Census) -> String {
         let mut out = String::new();

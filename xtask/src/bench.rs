@@ -182,7 +182,11 @@ fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figu
 /// Seconds of processor time that the programs of a subject used so far, the relay's too where it carries the traffic.
 fn busy(subject: &Subject, relay: &Relay) -> Result<f64> {
     let ends: f64 = subject.pids().into_iter().map(load::cpu_seconds).sum::<Result<f64>>()?;
-    let relay = if subject.kind == Kind::Relay { load::cpu_seconds(relay.process.pid())? } else { 0.0 };
+    let relay = if matches!(subject.kind, Kind::Relay | Kind::RelayUdp) {
+        load::cpu_seconds(relay.process.pid())?
+    } else {
+        0.0
+    };
     Ok(ends + relay)
 }
 

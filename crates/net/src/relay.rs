@@ -14,6 +14,8 @@ mod link;
 mod outgoing;
 mod queue;
 mod sync;
+mod udp;
+mod way;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -52,6 +54,8 @@ pub struct RelayConfig {
     pub identity: Arc<Identity>,
     /// Proof of membership; empty for Root and Guest.
     pub admission: Vec<u8>,
+    /// Frames may go over UDP where the relay offers it and the network lets it through.
+    pub udp: bool,
 }
 
 /// A change of the connection, or something that the relay says.
@@ -80,6 +84,8 @@ pub enum RelayEvent {
         /// Whether it is connected to this relay.
         present: bool,
     },
+    /// Frames go over UDP from now on, or no longer.
+    Udp(bool),
     /// The relay holds this sealed roster.
     Roster {
         /// Its version as its maker named it; nothing vouches for it.
@@ -301,7 +307,7 @@ impl Client {
             () = self.stop.cancelled() => return (None, Duration::ZERO),
             result = timeout(CONNECT_TIMEOUT, attempt) => result,
         };
-        let (socket, welcome) = match attempt {
+        let (socket, welcome, relay) = match attempt {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return (Some(error), Duration::ZERO),
             Err(_) => return (Some(RelayError::Timeout), Duration::ZERO),
@@ -309,7 +315,7 @@ impl Client {
         self.shared.outgoing.queue().connected();
         let (connect_time, up_since) = (started.elapsed(), Instant::now());
         self.sink.event(RelayEvent::Up { observed: welcome.observed, connect_time });
-        let link = link::Link::new(socket, &welcome, self.shared.clone(), self.sink.clone());
+        let link = link::Link::new((socket, relay), &welcome, self.shared.clone(), self.sink.clone());
         let ended = link.run(&self.stop).await;
         let room = self.shared.outgoing.queue().disconnected();
         if room {

@@ -18,6 +18,7 @@ mod ids;
 pub mod lan;
 pub mod limits;
 pub mod relay;
+pub mod relay_udp;
 mod relay_url;
 pub mod roster;
 pub mod stun;

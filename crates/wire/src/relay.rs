@@ -17,6 +17,8 @@
 //! client -> 0e ROSTER_PUT    version u64 | blob               0f ROSTER  the same, from the relay
 //! client -> 10 SEND          handle u32 | payload             12 RECV        the same, from the relay
 //! client -> 11 SEND_BATCH    handle u32 | segment u16 | payload   13 RECV_BATCH  the same, from the relay
+//! relay  -> 14 UDP_OFFER     port u16 | connection u64 | key 32 | mask up u32 | mask down u32
+//! client -> 15 UDP_END       (empty: the relay sends nothing more over UDP until the address is proven anew)
 //! ```
 //! A batch is a payload of frames that are `segment` bytes long each; the last one may be shorter. A handle is valid
 //! within one connection only. A relay never sends RECV for a handle that it has not announced by BOUND before.
@@ -28,11 +30,14 @@ use std::net::SocketAddr;
 
 use crate::codec::{Put, Reader, WireError};
 use crate::limits::{PUBLIC_IDENTITY, RELAY_PAYLOAD, ROSTER, SIGNATURE};
+use crate::relay_udp::Offer;
 use crate::{NetId, NodeId};
 use layout::{put_handle, put_text, put_token, read_bool};
 
 /// The protocol version in SERVER_HELLO and CLIENT_AUTH.
 pub const VERSION: u8 = 1;
+/// Header of the upgrade request by which a client says that it understands UDP_OFFER.
+pub const UDP_HEADER: &str = "shadowmesh-relay-udp";
 /// Path of the WebSocket.
 pub const PATH: &str = "/relay";
 /// Label of the TLS exporter (RFC 8446, section 7.5) that binds an authentication to its connection; no context, 32 bytes.
@@ -211,6 +216,8 @@ pub enum ClientMessage<'a> {
     RosterPut(RosterBlob<'a>),
     /// SEND or SEND_BATCH.
     Send(Data<'a>),
+    /// UDP_END.
+    UdpEnd,
 }
 
 /// A message from a relay.
@@ -250,6 +257,8 @@ pub enum RelayMessage<'a> {
     Roster(RosterBlob<'a>),
     /// RECV or RECV_BATCH.
     Recv(Data<'a>),
+    /// UDP_OFFER.
+    UdpOffer(Offer),
 }
 
 /// Returns the bytes whose SHA-512 a client signs: relay id, challenge, exporter, role, network, hash of the admission.
@@ -289,6 +298,7 @@ impl<'a> ClientMessage<'a> {
             ROSTER_PUT => Self::RosterPut(RosterBlob::read(&mut reader)?),
             SEND => Self::Send(Data::read(&mut reader, false)?),
             SEND_BATCH => Self::Send(Data::read(&mut reader, true)?),
+            UDP_END => Self::UdpEnd,
             _ => return Err(WireError::Invalid("relay message type")),
         };
         reader.finish()?;
@@ -310,6 +320,7 @@ impl<'a> ClientMessage<'a> {
             Self::Pong(token) => put_token(&mut out, PONG, *token),
             Self::RosterPut(roster) => roster.write(&mut out, ROSTER_PUT),
             Self::Send(data) => data.write(&mut out, Direction::Send),
+            Self::UdpEnd => out.put_u8(UDP_END),
         }
         out
     }
@@ -349,6 +360,7 @@ impl<'a> RelayMessage<'a> {
             ROSTER_PUSH => Self::Roster(RosterBlob::read(&mut reader)?),
             RECV => Self::Recv(Data::read(&mut reader, false)?),
             RECV_BATCH => Self::Recv(Data::read(&mut reader, true)?),
+            UDP_OFFER => Self::UdpOffer(Offer::read(&mut reader)?),
             _ => return Err(WireError::Invalid("relay message type")),
         };
         reader.finish()?;
@@ -388,6 +400,10 @@ impl<'a> RelayMessage<'a> {
             }
             Self::Roster(roster) => roster.write(&mut out, ROSTER_PUSH),
             Self::Recv(data) => data.write(&mut out, Direction::Recv),
+            Self::UdpOffer(offer) => {
+                out.put_u8(UDP_OFFER);
+                offer.write(&mut out);
+            }
         }
         out
     }
@@ -412,6 +428,8 @@ const SEND: u8 = 0x10;
 const SEND_BATCH: u8 = 0x11;
 const RECV: u8 = 0x12;
 const RECV_BATCH: u8 = 0x13;
+const UDP_OFFER: u8 = 0x14;
+const UDP_END: u8 = 0x15;
 
 #[cfg(test)]
 mod tests;

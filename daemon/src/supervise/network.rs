@@ -289,6 +289,7 @@ async fn check_relay(relay: &RelayUrl, pin: Pin, root: &Arc<Identity>) -> Result
     let (link, mut heard) = Link::new();
     let client = RelayClient::start(
         RelayConfig {
+            udp: true,
             url: relay.clone(),
             pin: Some(pin),
             role: Role::Root,

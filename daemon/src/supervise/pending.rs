@@ -25,6 +25,8 @@ struct Latest {
     roster: Option<(u64, Bytes)>,
     peers: BTreeMap<NodeId, bool>,
     notice: Option<String>,
+    /// Whether frames go over UDP.
+    udp: Option<bool>,
     ended: bool,
 }
 
@@ -65,10 +67,15 @@ impl Latest {
         match event {
             // Why the last attempt failed says more than that the next one begins.
             RelayEvent::Connecting if matches!(self.state, Some(RelayEvent::Down { .. })) => {}
-            RelayEvent::Connecting | RelayEvent::Up { .. } => self.state = Some(event),
+            RelayEvent::Connecting | RelayEvent::Up { .. } => {
+                self.udp = None;
+                self.state = Some(event);
+            }
+            RelayEvent::Udp(udp) => self.udp = Some(udp),
             RelayEvent::Down { .. } => {
                 // Who was there is unknown from here on.
                 self.peers.clear();
+                self.udp = None;
                 self.state = Some(event);
             }
             RelayEvent::Peer { node, present } => {
@@ -85,6 +92,9 @@ impl Latest {
     fn take(&mut self) -> Option<RelayEvent> {
         if let Some(state) = self.state.take() {
             return Some(state);
+        }
+        if let Some(udp) = self.udp.take() {
+            return Some(RelayEvent::Udp(udp));
         }
         if let Some((version, blob)) = self.roster.take() {
             return Some(RelayEvent::Roster { version, blob });

@@ -104,14 +104,7 @@ impl Running {
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
         let relay_events = Arc::new(Pending::default());
         let client = RelayClient::start(
-            RelayConfig {
-                url: membership.relay.clone(),
-                pin: Some(membership.pin),
-                role: Role::Member,
-                net: membership.net,
-                identity: Arc::clone(&local.identity),
-                admission: admission(&membership.roster, shared.own),
-            },
+            relay_config(shared, local, &membership),
             Arc::new(Sink { inbox: Arc::clone(&inbox), events: Arc::clone(&relay_events) }),
         );
         let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
@@ -430,6 +423,7 @@ impl Running {
                     connect_ms: u64::try_from(connect_time.as_millis()).ok(),
                     observed_address: Some(observed),
                     retry_in_ms: None,
+                    udp: false,
                 };
                 self.passed.relay_changed();
                 self.forget_presence();
@@ -449,9 +443,17 @@ impl Running {
                 self.relay.since = now;
                 self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
                 self.relay.connect_ms = None;
+                self.relay.udp = false;
                 self.forget_presence();
                 self.prove_near();
                 self.engine.send(Command::Relay(false));
+            }
+            RelayEvent::Udp(udp) => {
+                if self.relay.udp == udp {
+                    return After::Nothing;
+                }
+                tracing::debug!(relay = %self.relay.url, udp, "frames change their way to the relay");
+                self.relay.udp = udp;
             }
             RelayEvent::Peer { node, present } => {
                 if self.membership.roster.leaf(&node).is_none() {
@@ -507,6 +509,18 @@ impl Running {
 }
 
 /// Returns what shows the relay that this node is a member.
+fn relay_config(shared: &Shared, local: &Local, membership: &Membership) -> RelayConfig {
+    RelayConfig {
+        udp: shared.config.relay_udp,
+        url: membership.relay.clone(),
+        pin: Some(membership.pin),
+        role: Role::Member,
+        net: membership.net,
+        identity: Arc::clone(&local.identity),
+        admission: admission(&membership.roster, shared.own),
+    }
+}
+
 fn admission(roster: &Roster, own: NodeId) -> Vec<u8> {
     roster.proof(&own, ProofKind::WithRoot).map_or_else(Vec::new, |proof| proof.encode())
 }

@@ -42,6 +42,7 @@ impl Place {
             aead: AeadKind::default(),
             aes: true,
             direct: false,
+            relay_udp: true,
             port_mapping: false,
             mdns: false,
             udp_listen: Some(Vec::new()),

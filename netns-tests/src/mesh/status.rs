@@ -66,6 +66,12 @@ impl Status {
         peers.iter().filter_map(|peer| peer["name"].as_str()).map(str::to_owned).collect()
     }
 
+    /// Whether frames go to the relay over UDP.
+    #[must_use]
+    pub fn is_over_udp(&self) -> bool {
+        self.0["relay"]["udp"] == true
+    }
+
     /// The connection to the relay: `connected`, `connecting`, `disconnected`.
     pub fn relay_state(&self) -> &str {
         self.0["relay"]["state"].as_str().unwrap_or("")

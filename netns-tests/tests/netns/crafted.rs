@@ -45,6 +45,7 @@ impl RelaySink for Heard {
             RelayEvent::Connecting => "connecting".into(),
             RelayEvent::Up { .. } => "welcome".into(),
             RelayEvent::Down { reason, .. } => format!("down {reason}"),
+            RelayEvent::Udp(udp) => format!("udp {udp}"),
             RelayEvent::Notice(text) => format!("notice {text}"),
         });
     }
@@ -110,7 +111,8 @@ impl Intruder {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let heard = Arc::new(Heard::default());
-                let config = RelayConfig { url, pin, role, net, identity: Arc::new(identity), admission };
+                let config =
+                    RelayConfig { udp: true, url, pin, role, net, identity: Arc::new(identity), admission };
                 let client = RelayClient::start(config, heard.clone());
                 let sender = client.sender();
                 for target in targets {

@@ -19,6 +19,7 @@ mod programs;
 mod rekey;
 mod relay_absent;
 mod relay_restart;
+mod relay_udp;
 mod silence;
 mod spoof;
 mod strangers;

@@ -114,7 +114,7 @@ impl World {
             Ok(ClientMessage::Ping(token)) => {
                 client.outbox.control(&RelayMessage::Pong(token));
             }
-            Ok(ClientMessage::Pong(_) | ClientMessage::RosterPut(_)) => {}
+            Ok(ClientMessage::Pong(_) | ClientMessage::RosterPut(_) | ClientMessage::UdpEnd) => {}
             Ok(ClientMessage::Auth(_)) | Err(_) => {
                 client.outbox.close_with(ErrorCode::BadMessage, "the message cannot be read");
             }
@@ -249,7 +249,8 @@ impl Client {
             | RelayMessage::Health(_)
             | RelayMessage::Restarting { .. }
             | RelayMessage::Hello(_)
-            | RelayMessage::Welcome(_) => {}
+            | RelayMessage::Welcome(_)
+            | RelayMessage::UdpOffer(_) => {}
         }
     }
 }

@@ -188,7 +188,15 @@ impl Client {
         let url = RelayUrl::new(&relay.address.ip().to_string(), relay.address.port()).unwrap();
         Self {
             id,
-            ..Self::with_config(RelayConfig { url, pin: Some(relay.pin), role, net, identity, admission })
+            ..Self::with_config(RelayConfig {
+                udp: true,
+                url,
+                pin: Some(relay.pin),
+                role,
+                net,
+                identity,
+                admission,
+            })
         }
     }
 

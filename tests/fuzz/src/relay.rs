@@ -3,6 +3,7 @@
 use mesh_wire::relay::{
     AUTH_MESSAGE, ClientMessage, DATA_MESSAGE, Data, ErrorCode, ROSTER_MESSAGE, RelayMessage, TEXT,
 };
+use mesh_wire::relay_udp::{self, Control};
 
 use crate::input::assert_cuts_fail;
 
@@ -13,6 +14,18 @@ pub fn relay(data: &[u8]) {
     }
     if let Ok(message) = RelayMessage::parse(data) {
         from_relay(data, &message);
+    }
+    if let Ok((control, covered, tag)) = Control::parse(data) {
+        assert!((relay_udp::CONTROL..=relay_udp::LONGEST).contains(&data.len()));
+        let again = control.encode(data.len(), |body| {
+            assert_eq!(body, covered, "the tag covers all before it");
+            tag
+        });
+        assert_eq!(again, data, "a control message has one encoding");
+        assert!(relay_udp::parse_data(data).is_none(), "a datagram is of one kind");
+    }
+    if let Some((handle, frame)) = relay_udp::parse_data(data) {
+        assert_eq!([&relay_udp::data_header(handle)[..], frame].concat(), data);
     }
 }
 
@@ -27,7 +40,8 @@ fn from_client(data: &[u8], message: &ClientMessage<'_>) {
         ClientMessage::Bind(_)
         | ClientMessage::Unbind(_)
         | ClientMessage::Ping(_)
-        | ClientMessage::Pong(_) => assert_cuts_fail("message", data, parses),
+        | ClientMessage::Pong(_)
+        | ClientMessage::UdpEnd => assert_cuts_fail("message", data, parses),
         ClientMessage::RosterPut(_) => assert!(data.len() <= ROSTER_MESSAGE, "a ROSTER_PUT is bounded"),
         ClientMessage::Send(content) => frames(data, content),
     }
@@ -43,7 +57,8 @@ fn from_relay(data: &[u8], message: &RelayMessage<'_>) {
         | RelayMessage::PeerGone(_)
         | RelayMessage::PeerPresent(_)
         | RelayMessage::Ping(_)
-        | RelayMessage::Pong(_) => assert_cuts_fail("message", data, parses),
+        | RelayMessage::Pong(_)
+        | RelayMessage::UdpOffer(_) => assert_cuts_fail("message", data, parses),
         RelayMessage::Restarting { min_ms, max_ms } => assert!(min_ms <= max_ms),
         RelayMessage::Health(text) => {
             assert!(text.len() <= TEXT);

@@ -15,6 +15,7 @@ use mesh_wire::relay::{
     Binding, Bound, ClientAuth, ClientMessage, Data, ErrorCode, RelayMessage, Role, RosterBlob, ServerHello,
     Welcome,
 };
+use mesh_wire::relay_udp::{self, Kind, Offer};
 use mesh_wire::roster::{Head, RosterParts};
 use mesh_wire::stun::{BindingRequest, BindingSuccess};
 use mesh_wire::ticket::TicketBody;
@@ -31,7 +32,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "handshake" => handshake(),
         "fragment" => fragment(),
         "frame" => frame(),
-        "relay" => [from_client(), from_relay()].concat(),
+        "relay" => [from_client(), from_relay(), relay_udp()].concat(),
         "roster" => roster(),
         "ticket" => ticket(),
         "control_api" => control_api(),
@@ -164,12 +165,23 @@ fn from_client() -> Vec<Vec<u8>> {
         ClientMessage::Unbind(7),
         ClientMessage::Ping(*b"heartbt?"),
         ClientMessage::Pong(*b"heartbt?"),
+        ClientMessage::UdpEnd,
         ClientMessage::RosterPut(RosterBlob { version: 3, blob: b"sealed" }),
         data(None),
         data(Some(4)),
     ];
     let seeds: Vec<Vec<u8>> = messages.iter().map(ClientMessage::encode).collect();
     [longer(&seeds), seeds].concat()
+}
+
+fn relay_udp() -> Vec<Vec<u8>> {
+    let kinds = [Kind::Ask, Kind::Challenge, Kind::Proof, Kind::Proven, Kind::Ping, Kind::Pong];
+    let control = |kind| relay_udp::Control { kind, connection: 1, counter: 2, cookie: [3; 16] };
+    let mut seeds: Vec<_> = kinds.map(|kind| control(kind).encode(64, |_| [4; relay_udp::TAG])).into();
+    seeds.push([&relay_udp::data_header(7)[..], b"frame"].concat());
+    let offer = Offer { port: 8443, connection: 1, key: [2; 32], up: 3, down: 4 };
+    seeds.push(RelayMessage::UdpOffer(offer).encode());
+    seeds
 }
 
 fn from_relay() -> Vec<Vec<u8>> {

@@ -80,7 +80,8 @@ pub fn nothing_waits_unwritten(wake_up: WakeUp) {
                     | ClientMessage::Unbind(_)
                     | ClientMessage::Ping(_)
                     | ClientMessage::Pong(_)
-                    | ClientMessage::RosterPut(_) => panic!("a message that nobody queued"),
+                    | ClientMessage::RosterPut(_)
+                    | ClientMessage::UdpEnd => panic!("a message that nobody queued"),
                 }
             }
             if frames + binds < 2 { Poll::Pending } else { Poll::Ready(()) }

@@ -25,7 +25,9 @@ pub(crate) enum Kind {
     Chacha,
     /// Our tunnel as an Ethernet segment, over UDP.
     Tap,
-    /// Our tunnel over the relay.
+    /// Our tunnel over the relay, by its UDP port.
+    RelayUdp,
+    /// Our tunnel over the relay, by its WebSocket.
     Relay,
     /// wireguard-go.
     WireguardGo,
@@ -57,7 +59,8 @@ impl Kind {
             Self::Direct => "direct",
             Self::Chacha => "direct, ChaCha20",
             Self::Tap => "direct, TAP",
-            Self::Relay => "relay",
+            Self::RelayUdp => "relay, UDP",
+            Self::Relay => "relay, WebSocket",
             Self::WireguardGo => "wireguard-go",
             Self::Nebula => "nebula",
             Self::Tinc => "tinc",
@@ -75,6 +78,7 @@ impl Kind {
             Self::Direct => "direct",
             Self::Chacha => "chacha",
             Self::Tap => "tap",
+            Self::RelayUdp => "udprelay",
             Self::Relay => "relayed",
             Self::WireguardGo => "wg",
             Self::Nebula => "nebula",
@@ -91,7 +95,9 @@ impl Kind {
                 let (address, interface) = (far.address.clone(), "eth0".to_owned());
                 Ok(Subject { kind: self, near, far, address, programs: Vec::new(), interface })
             }
-            Self::Direct | Self::Chacha | Self::Tap | Self::Relay => self.ours(near, far, relay),
+            Self::Direct | Self::Chacha | Self::Tap | Self::RelayUdp | Self::Relay => {
+                self.ours(near, far, relay)
+            }
             Self::WireguardGo => rivals::wireguard_go(near, far),
             Self::Nebula => rivals::nebula(near, far),
             Self::Tinc => rivals::tinc(near, far),
@@ -100,7 +106,8 @@ impl Kind {
 
     fn ours(self, near: Host, far: Host, relay: &Relay) -> Result<Subject> {
         let options = DaemonOptions {
-            direct: self != Self::Relay,
+            direct: !matches!(self, Self::RelayUdp | Self::Relay),
+            relay_udp: self == Self::RelayUdp,
             tap: self == Self::Tap,
             aes: self != Self::Chacha,
             mtu: MTU,
@@ -124,13 +131,17 @@ impl Subject {
     pub(crate) fn has_its_path(&self) -> Result<()> {
         let wanted = match self.kind {
             Kind::Direct | Kind::Chacha | Kind::Tap => "direct",
-            Kind::Relay => "relay",
+            Kind::RelayUdp | Kind::Relay => "relay",
             Kind::Plain | Kind::WireguardGo | Kind::Nebula | Kind::Tinc => return Ok(()),
         };
         let status = status(&self.near)?;
         let path = &status["peers"][0]["path"];
         if path != wanted {
             bail!("the path of \"{}\" is {path} instead of {wanted}", self.kind.name());
+        }
+        let over_udp = status["relay"]["udp"] == true;
+        if wanted == "relay" && over_udp != (self.kind == Kind::RelayUdp) {
+            bail!("frames of \"{}\" take another way to the relay", self.kind.name());
         }
         Ok(())
     }

@@ -186,6 +186,9 @@ pub struct RelayStatus {
     /// Until the next attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_in_ms: Option<u64>,
+    /// Whether frames take UDP instead of the TLS connection; while none flow they take neither.
+    #[serde(default)]
+    pub udp: bool,
 }
 
 /// How far the connection to the relay is.

@@ -1,6 +1,7 @@
 //! One authenticated connection: TCP, TLS with the pinned key, WebSocket, SERVER_HELLO to WELCOME.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -16,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
@@ -31,17 +34,22 @@ pub(super) type Socket = WebSocketStream<TlsStream<CountedStream>>;
 ///
 /// # Errors
 /// [`RelayError`], whichever step failed.
-pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<(Socket, Welcome), RelayError> {
+pub(super) async fn connect(
+    config: &RelayConfig,
+    admission: &[u8],
+) -> Result<(Socket, Welcome, SocketAddr), RelayError> {
     let pin = config.pin.ok_or(RelayError::PinMissing)?;
     let host = config.url.host();
     let tcp = dial(host, config.url.port()).await?;
+    let relay = tcp.peer_addr().map_err(RelayError::Broken)?;
     let tls = start_tls(tcp, host, pin).await?;
     let mut exporter = [0; 32];
     tls.get_ref()
         .1
         .export_keying_material(&mut exporter, relay::EXPORTER_LABEL, None)
         .map_err(|error| RelayError::Tls(io::Error::other(error)))?;
-    let mut socket = upgrade(tls, &config.url).await?;
+    let udp = config.udp && config.role != Role::Guest;
+    let mut socket = upgrade(tls, &config.url, udp).await?;
 
     let message = next_message(&mut socket).await?;
     let message = RelayMessage::parse(&message)?;
@@ -54,7 +62,7 @@ pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<(S
     let message = next_message(&mut socket).await?;
     let message = RelayMessage::parse(&message)?;
     let RelayMessage::Welcome(welcome) = message else { return Err(unexpected(&message)) };
-    Ok((socket, welcome))
+    Ok((socket, welcome, relay))
 }
 
 async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<CountedStream>, RelayError> {
@@ -71,15 +79,18 @@ async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<Cou
     })
 }
 
-async fn upgrade(tls: TlsStream<CountedStream>, url: &RelayUrl) -> Result<Socket, RelayError> {
+async fn upgrade(tls: TlsStream<CountedStream>, url: &RelayUrl, udp: bool) -> Result<Socket, RelayError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
         .max_write_buffer_size(WRITE_BUFFER + 2 * ROSTER_MESSAGE)
         .max_message_size(Some(ROSTER_MESSAGE))
         .max_frame_size(Some(ROSTER_MESSAGE));
-    let (socket, _response) =
-        client_async_with_config(format!("{url}{}", relay::PATH), tls, Some(config)).await?;
+    let mut request = format!("{url}{}", relay::PATH).into_client_request()?;
+    if udp {
+        request.headers_mut().insert(relay::UDP_HEADER, HeaderValue::from_static("1"));
+    }
+    let (socket, _response) = client_async_with_config(request, tls, Some(config)).await?;
     Ok(socket)
 }
 

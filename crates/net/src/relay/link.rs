@@ -1,6 +1,7 @@
 //! One connection while it is up: moves messages both ways, keeps the heartbeat, notices a dead relay.
 
 use std::future::poll_fn;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Sink, Stream};
 use mesh_wire::relay::{ClientMessage, ErrorCode, RelayMessage, Welcome};
+use mesh_wire::relay_udp::DATA_HEADER;
 use tokio::time::{Sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::answers::{Answers, Verdict};
 use super::connect::Socket;
 use super::queue::Presence;
+use super::udp::{Change, Udp};
 use super::{RelayError, RelayEvent, RelaySink, Shared};
 
 /// A welcome client's connection. Reading and writing share one task, so neither waits for the other.
@@ -28,6 +31,9 @@ pub(super) struct Link {
     heard: Instant,
     pings: u32,
     answers: Answers,
+    /// Address of the relay, where its UDP port is too.
+    relay: SocketAddr,
+    udp: Option<Udp>,
     unflushed: bool,
     /// Since when, and at which count of written bytes, the kernel has taken nothing.
     blocked: Option<(Instant, u64)>,
@@ -38,7 +44,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(
-        socket: Socket,
+        (socket, relay): (Socket, SocketAddr),
         welcome: &Welcome,
         shared: Arc<Shared>,
         sink: Arc<dyn RelaySink>,
@@ -52,6 +58,8 @@ impl Link {
             heard: Instant::now(),
             pings: 0,
             answers: Answers::default(),
+            relay,
+            udp: None,
             unflushed: false,
             blocked: None,
             timer: Box::pin(tokio::time::sleep(heartbeat)),
@@ -101,9 +109,32 @@ impl Link {
         }
     }
 
+    /// Hands frames to the UDP socket until one has to go by the other way, the socket blocks or the turn is over. Returns
+    /// whether the queue has room again.
+    fn write_datagrams(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let Some(udp) = &mut self.udp else { return false };
+        let mut room = false;
+        for _ in 0..TURN {
+            if udp.flush(cx) {
+                return room;
+            }
+            let frames = {
+                let mut queue = self.shared.outgoing.queue();
+                let frames = queue.pop_frames(|payload, segment| udp.takes(payload, segment));
+                room |= queue.take_room();
+                frames
+            };
+            let Some((handle, payload, segment)) = frames else { return room };
+            udp.put(handle, &payload, segment);
+            udp.used(now);
+        }
+        cx.waker().wake_by_ref();
+        room
+    }
+
     /// Hands queued messages to the socket until the queue is empty, the socket blocks or the turn is over.
     fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
-        let mut room = false;
+        let mut room = self.write_datagrams(cx, now);
         let mut turn = 0;
         let blocked = loop {
             if Pin::new(&mut self.socket).poll_ready(cx)?.is_pending() {
@@ -116,9 +147,15 @@ impl Link {
             let message = {
                 let mut queue = self.shared.outgoing.queue();
                 let waiting = queue.queued_bytes();
-                let message = queue.pop();
+                let udp = self.udp.as_mut();
+                let message = queue.pop_message(|payload, segment| {
+                    udp.as_ref().is_some_and(|udp| udp.takes(payload, segment))
+                });
                 if queue.queued_bytes() < waiting {
                     self.answers.sent(now);
+                    if let Some(udp) = udp {
+                        udp.used(now);
+                    }
                 }
                 room |= queue.take_room();
                 message
@@ -152,7 +189,37 @@ impl Link {
         Ok(())
     }
 
+    fn read_datagrams(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let Some(udp) = &mut self.udp else { return };
+        let was_up = udp.is_up();
+        let (shared, sink) = (&self.shared, &self.sink);
+        for _ in 0..BATCHES {
+            let more = udp.receive(cx, now, |handle, run, stride| {
+                let Some(from) = shared.outgoing.queue().node(handle) else {
+                    tracing::trace!(handle, "datagrams for an unknown handle dropped");
+                    return;
+                };
+                let mut payload = BytesMut::with_capacity(run.len());
+                for frame in run.chunks(stride).filter_map(|datagram| datagram.get(DATA_HEADER..)) {
+                    payload.extend_from_slice(frame);
+                }
+                let segment = u16::try_from(stride - DATA_HEADER).ok().filter(|_| run.len() > stride);
+                shared.demand.used(now);
+                sink.frames(from, payload, segment);
+            });
+            if !more {
+                if udp.is_up() != was_up {
+                    sink.event(RelayEvent::Udp(udp.is_up()));
+                    cx.waker().wake_by_ref();
+                }
+                return;
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
+        self.read_datagrams(cx, now);
         for _ in 0..TURN {
             let message = match Pin::new(&mut self.socket).poll_next(cx) {
                 Poll::Pending => return Ok(()),
@@ -163,7 +230,7 @@ impl Link {
             self.pings = 0;
             self.answers.heard();
             match message {
-                Message::Binary(bytes) => self.handle(bytes)?,
+                Message::Binary(bytes) => self.handle(bytes, now)?,
                 Message::Ping(_) | Message::Pong(_) => {}
                 Message::Close(_) => return Err(RelayError::Closed),
                 Message::Text(_) | Message::Frame(_) => {
@@ -175,11 +242,14 @@ impl Link {
         Ok(())
     }
 
-    fn handle(&mut self, bytes: Bytes) -> Result<(), RelayError> {
+    fn handle(&mut self, bytes: Bytes, now: Instant) -> Result<(), RelayError> {
         match RelayMessage::parse(&bytes)? {
             RelayMessage::Recv(data) => {
                 let (handle, segment, header) = (data.handle, data.segment, data.header_len());
                 self.deliver(handle, segment, header, bytes);
+                if let Some(udp) = &mut self.udp {
+                    udp.used(now);
+                }
             }
             RelayMessage::Bound(bound) => {
                 let presence = self.shared.outgoing.queue().bound(&bound);
@@ -199,6 +269,7 @@ impl Link {
             }
             RelayMessage::Ping(token) => self.answer(token),
             RelayMessage::Pong(_) => {}
+            RelayMessage::UdpOffer(offer) => self.udp = Some(Udp::new(offer, self.relay)),
             RelayMessage::Health(text) => self.sink.event(RelayEvent::Notice(text.to_owned())),
             RelayMessage::Restarting { min_ms, max_ms } => {
                 self.farewell = Some(RelayError::restarting(min_ms, max_ms));
@@ -265,14 +336,25 @@ impl Link {
             self.pings += 1;
             self.ask(cx);
         }
+        if let Some(udp) = &mut self.udp
+            && let Change::Ended { silent } = udp.keep_time(cx, now)
+        {
+            self.sink.event(RelayEvent::Udp(false));
+            self.shared.outgoing.queue().push_control(ClientMessage::UdpEnd.encode());
+            if silent {
+                self.answers.doubt(now);
+            }
+            cx.waker().wake_by_ref();
+        }
         match self.answers.check(now) {
             Verdict::Fine => {}
             Verdict::Ask => self.ask(cx),
             Verdict::Silent => return Err(RelayError::Silent),
         }
         let stalled = self.blocked.map(|(since, _)| since + STALL);
+        let udp_due = self.udp.as_ref().and_then(Udp::due);
         let deadline =
-            [stalled, self.answers.due()].into_iter().flatten().fold(self.next_ping(), Instant::min);
+            [stalled, self.answers.due(), udp_due].into_iter().flatten().fold(self.next_ping(), Instant::min);
         // A timer that fires early is cheaper than one that is set anew for every message.
         if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
             self.timer.as_mut().reset(deadline.into());
@@ -295,6 +377,8 @@ impl Link {
 
 /// Messages per direction before other tasks of the runtime get their turn.
 const TURN: usize = 64;
+/// Batches of datagrams per turn.
+const BATCHES: usize = 8;
 /// Heartbeats that may stay unanswered.
 const MISSED: u32 = 3;
 /// How long the kernel may take no byte at all: shorter than a heartbeat, longer than a bad radio link's pause.

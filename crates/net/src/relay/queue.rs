@@ -207,6 +207,11 @@ impl Queue {
 
     /// Takes the next message to send.
     pub(super) fn pop(&mut self) -> Option<Bytes> {
+        self.pop_message(|_, _| false)
+    }
+
+    /// Takes the next message to send; frames that `keep` wants stay, for [`Queue::pop_frames`].
+    pub(super) fn pop_message(&mut self, keep: impl Fn(&[u8], Option<u16>) -> bool) -> Option<Bytes> {
         if let Some(message) = self.control.pop_front() {
             return Some(message.into());
         }
@@ -219,12 +224,24 @@ impl Queue {
             let message = ClientMessage::RosterPut(RosterBlob { version: *version, blob });
             return Some(message.encode().into());
         }
-        let (handle, frames) = self.frames.pop_front()?;
+        let (handle, frames) =
+            self.frames.pop_front_if(|(_, frames)| !keep(&frames.payload, frames.segment))?;
         self.frame_bytes -= frames.payload.len();
         let data = Data { handle, segment: frames.segment, payload: &frames.payload };
         let mut message = Vec::with_capacity(data.header_len() + data.payload.len());
         data.write(&mut message, Direction::Send);
         Some(message.into())
+    }
+
+    /// Takes the next frames with their handle, if `fit` says so.
+    pub(super) fn pop_frames(
+        &mut self,
+        fit: impl Fn(&[u8], Option<u16>) -> bool,
+    ) -> Option<(u32, BytesMut, Option<u16>)> {
+        let (handle, frames) =
+            self.frames.pop_front_if(|(_, frames)| fit(&frames.payload, frames.segment))?;
+        self.frame_bytes -= frames.payload.len();
+        Some((handle, frames.payload, frames.segment))
     }
 
     /// Returns, once, that the waiting bytes fell below half of the limit.

@@ -93,6 +93,7 @@ pub(super) fn relay() -> RelayStatus {
         connect_ms: Some(12),
         observed_address: Some("[2001:db8::1]:5000".parse().unwrap()),
         retry_in_ms: Some(100),
+        udp: true,
     }
 }
 

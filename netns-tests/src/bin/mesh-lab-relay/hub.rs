@@ -96,7 +96,7 @@ impl Hub {
             }
             ClientMessage::RosterPut(roster) => self.put_roster(number, &roster)?,
             ClientMessage::Send(data) => return self.forward(number, &data),
-            ClientMessage::Pong(_) | ClientMessage::Auth(_) => {}
+            ClientMessage::Pong(_) | ClientMessage::Auth(_) | ClientMessage::UdpEnd => {}
         }
         Ok(Vec::new())
     }

@@ -1,0 +1,251 @@
+//! Frames to and from the relay's UDP port. What is to be done when is [`Way`]'s decision; this moves the datagrams.
+
+use std::array;
+use std::io::{self, IoSliceMut};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use aws_lc_rs::hmac;
+use mesh_wire::frame::SEALED;
+use mesh_wire::relay_udp::{Control, DATA, DATA_HEADER, LONGEST, Offer, TAG, data_header, parse_data};
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::way::{Step, Way};
+
+/// The UDP way of one connection.
+pub(super) struct Udp {
+    way: Way,
+    offer: Offer,
+    key: hmac::Key,
+    relay: SocketAddr,
+    /// Made anew for every proof: the machine's addresses may have changed.
+    socket: Option<(UdpSocket, UdpSocketState)>,
+    /// Datagrams of `stride` bytes, of which `sent` bytes have left.
+    out: Vec<u8>,
+    stride: usize,
+    sent: usize,
+    buffers: Box<[u8]>,
+}
+
+/// What [`Udp::keep_time`] finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// The way is over; the relay has to hear of it by UDP_END.
+    Ended {
+        /// It stood, and the relay stopped answering.
+        silent: bool,
+    },
+    /// Nothing.
+    None,
+}
+
+impl Udp {
+    pub(super) fn new(offer: Offer, relay: SocketAddr) -> Self {
+        let longest = if relay.ip().to_canonical().is_ipv4() { LONGEST } else { LONGEST_V6 };
+        Self {
+            way: Way::new(offer.connection, [longest, SAFE]),
+            key: hmac::Key::new(hmac::HMAC_SHA256, &offer.key),
+            relay: SocketAddr::new(relay.ip(), offer.port),
+            offer,
+            socket: None,
+            out: Vec::new(),
+            stride: 1,
+            sent: 0,
+            buffers: Box::default(),
+        }
+    }
+
+    /// Notes that frames went or came, by whichever way.
+    pub(super) const fn used(&mut self, now: Instant) {
+        self.way.used(now);
+    }
+
+    pub(super) const fn is_up(&self) -> bool {
+        self.way.is_up()
+    }
+
+    /// Returns when [`Udp::keep_time`] has something to do.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.way.due()
+    }
+
+    /// Tells whether these frames go over UDP now: sealed ones, which have sessions already, that are not too long.
+    pub(super) fn takes(&self, payload: &[u8], segment: Option<u16>) -> bool {
+        let longest = segment.map_or(payload.len(), usize::from).min(payload.len());
+        self.is_up() && payload.first() == Some(&SEALED) && longest + DATA_HEADER <= self.way.limit()
+    }
+
+    /// Sends frames; to be called after [`Udp::flush`] said that nothing waits.
+    pub(super) fn put(&mut self, handle: u32, payload: &[u8], segment: Option<u16>) {
+        let segment = segment.map_or(payload.len(), usize::from).clamp(1, payload.len().max(1));
+        let header = data_header(handle ^ self.offer.up);
+        self.out.clear();
+        (self.sent, self.stride) = (0, segment + DATA_HEADER);
+        for frame in payload.chunks(segment) {
+            self.out.extend_from_slice(&header);
+            self.out.extend_from_slice(frame);
+        }
+    }
+
+    /// Sends what waits; returns whether the socket is full.
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some((socket, state)) = &self.socket else {
+            self.sent = self.out.len();
+            return false;
+        };
+        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match socket.poll_send_ready(cx) {
+                Poll::Pending => return true,
+                // What the socket says about earlier datagrams is not about this one.
+                Poll::Ready(_) => {}
+            }
+            let together =
+                state.max_gso_segments().clamp(1, SEGMENTS).min((LONGEST_SEND / self.stride).max(1));
+            let part = rest.get(..together * self.stride).unwrap_or(rest);
+            let segment_size = (part.len() > self.stride).then_some(self.stride);
+            match send(socket, state, (self.relay, part, segment_size)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Lost, as datagrams are.
+                Ok(()) | Err(_) => self.sent += part.len(),
+            }
+        }
+        false
+    }
+
+    /// Receives one batch: `each` gets handle, run and stride of data. Returns whether there may be more.
+    pub(super) fn receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        mut each: impl FnMut(u32, &[u8], usize),
+    ) -> bool {
+        let Some((socket, state)) = &self.socket else { return false };
+        if socket.poll_recv_ready(cx).is_pending() {
+            return false;
+        }
+        if self.buffers.is_empty() {
+            self.buffers = vec![0; BATCH * BUFFER].into();
+        }
+        let mut meta = [RecvMeta::default(); BATCH];
+        let mut rest = self.buffers.chunks_exact_mut(BUFFER);
+        let mut slices: [IoSliceMut<'_>; BATCH] =
+            array::from_fn(|_| IoSliceMut::new(rest.next().unwrap_or_default()));
+        let received =
+            socket.try_io(Interest::READABLE, || state.recv(socket.into(), &mut slices, &mut meta));
+        // An error is the news of a datagram that did not arrive.
+        let Ok(count) = received else { return true };
+        let mut answers = Vec::new();
+        for (meta, buffer) in meta.iter().zip(self.buffers.chunks_exact(BUFFER)).take(count) {
+            let mut bytes = buffer.get(..meta.len).unwrap_or_default();
+            while !bytes.is_empty() && meta.stride > 0 {
+                let (run, rest) = bytes.split_at(run_len(bytes, meta.stride));
+                bytes = rest;
+                if let Some((masked, _)) = parse_data(run) {
+                    self.way.used(now);
+                    each(masked ^ self.offer.down, run, meta.stride);
+                } else if let Ok((control, covered, tag)) = Control::parse(run)
+                    && tag_of(&self.key, covered) == tag
+                {
+                    answers.extend(self.way.handle(&control, now));
+                }
+            }
+        }
+        for answer in answers {
+            self.control(&answer);
+        }
+        true
+    }
+
+    /// Does what is due.
+    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Change {
+        let was_up = self.way.is_up();
+        loop {
+            match self.way.step(now) {
+                Step::Wait => return Change::None,
+                Step::Send(control) => {
+                    if !was_up {
+                        self.socket = open(self.relay).ok();
+                        if let Some((socket, _)) = &self.socket {
+                            // From now on an answer wakes the task.
+                            let _ = socket.poll_recv_ready(cx);
+                        }
+                    }
+                    self.control(&control);
+                }
+                Step::End => {
+                    (self.socket, self.sent) = (None, self.out.len());
+                    return Change::Ended { silent: was_up && self.way.has_failed() };
+                }
+            }
+        }
+    }
+
+    fn control(&self, control: &Control) {
+        let Some((socket, state)) = &self.socket else { return };
+        let bytes = control.encode(self.way.limit(), |covered| tag_of(&self.key, covered));
+        // Not by `try_io`, which knows nothing of a new socket yet. What does not leave counts as lost.
+        let transmit = Transmit {
+            destination: self.relay,
+            ecn: None,
+            contents: &bytes,
+            segment_size: None,
+            src_ip: None,
+        };
+        let _ = state.try_send(socket.into(), &transmit);
+    }
+}
+
+fn open(relay: SocketAddr) -> io::Result<(UdpSocket, UdpSocketState)> {
+    let any = if relay.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = Socket::new(Domain::for_address(relay), Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    // Less is slower under load and wrong in nothing.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    socket.bind(&SocketAddr::new(any, 0).into())?;
+    // From now on the kernel takes datagrams of the relay only.
+    socket.connect(&relay.into())?;
+    let socket = UdpSocket::from_std(socket.into())?;
+    let state = UdpSocketState::new((&socket).into())?;
+    Ok((socket, state))
+}
+
+fn send(
+    socket: &UdpSocket,
+    state: &UdpSocketState,
+    (destination, contents, segment_size): (SocketAddr, &[u8], Option<usize>),
+) -> io::Result<()> {
+    let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
+    socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit))
+}
+
+fn tag_of(key: &hmac::Key, covered: &[u8]) -> [u8; TAG] {
+    hmac::sign(key, covered).as_ref().first_chunk().copied().unwrap_or([0; TAG])
+}
+
+/// Bytes of the datagrams at the start that are data under one handle, or of the first alone if it is something else.
+fn run_len(bytes: &[u8], stride: usize) -> usize {
+    let first = bytes.get(..stride).unwrap_or(bytes);
+    let Some(header) = first.first_chunk::<DATA_HEADER>().filter(|header| header[0] == DATA) else {
+        return first.len();
+    };
+    let same = |datagram: &&[u8]| datagram.starts_with(header) && datagram.len() > DATA_HEADER;
+    bytes.chunks(stride).take_while(same).map(<[u8]>::len).sum::<usize>().max(first.len())
+}
+
+/// Longest datagram over IPv6 in packets of 1500 bytes.
+const LONGEST_V6: usize = 1452;
+/// In packets of 1280 bytes, which every IPv6 path takes.
+const SAFE: usize = 1232;
+/// Buffers per call.
+const BATCH: usize = 8;
+/// The longest run that the kernel puts together, and the longest datagram.
+const BUFFER: usize = 65_535;
+/// What the kernel cuts apart at once.
+const SEGMENTS: usize = 64;
+const LONGEST_SEND: usize = 65_535 - 60 - 8;
+const SOCKET_BUFFER: usize = 1024 * 1024;

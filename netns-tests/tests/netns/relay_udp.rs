@@ -1,0 +1,134 @@
+//! Frames over the relay's UDP port, and over its WebSocket where datagrams do not come through.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::{Mesh, MeshOptions, Process, Relay, scenario};
+use nix::sys::signal::Signal;
+
+/// Between two pings, in seconds.
+const APART: &str = "0.02";
+const PINGS_PER_SECOND: u64 = 50;
+const LIMIT: Duration = Duration::from_secs(15);
+
+#[test]
+fn frames_take_udp_and_fall_back_within_a_second() {
+    for ipv6_underlay in [false, true] {
+        let name = if ipv6_underlay { "relay_udp_falls_back_v6" } else { "relay_udp_falls_back" };
+        scenario(name, |lab| {
+            let options = MeshOptions { ipv6_underlay, ..MeshOptions::default() };
+            let mesh = Mesh::new(lab, &["anna", "bert"], &options)?;
+            let pings = begin(&mesh)?;
+            takes_udp(&mesh, true)?;
+            let before = port_bytes(&mesh.relay)?;
+            lab::wait_until("datagrams that the relay passed on", LIMIT, || {
+                Ok((port_bytes(&mesh.relay)? > before).then_some(()))
+            })?;
+            mesh.relay.host().nft(
+                "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 drop; } }",
+            )?;
+            takes_udp(&mesh, false)?;
+            let outage = end(&mesh, pings)?;
+            // What it waits for an answer, and the answer of the other node's.
+            assert!(outage <= SOON, "nothing for {outage:?} after the cut");
+            let pings = begin(&mesh)?;
+            mesh.relay.host().nft("delete table inet cut")?;
+            takes_udp(&mesh, true)?;
+            let back = end(&mesh, pings)?;
+            assert!(back <= Duration::from_millis(100), "nothing for {back:?} on the way back");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn path_that_takes_short_datagrams_only_gets_those() {
+    scenario("relay_udp_short_datagrams", |lab| {
+        let mesh = Mesh::new(lab, &["anna", "bert"], &MeshOptions::default())?;
+        mesh.relay.host().nft(
+            "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 udp length > 1300 drop; } }",
+        )?;
+        let pings = begin(&mesh)?;
+        takes_udp(&mesh, true)?;
+        // A full packet does not fit and takes the WebSocket.
+        let to = mesh.nodes[1].ipv4()?;
+        let words = ["-n", "-c", "20", "-i", "0.05", "-s", "1392", "-M", "do", "-W", "2", &to];
+        let output = mesh.nodes[0].host().run("ping").args(words).ok()?.stdout;
+        assert!(output.contains(" 0% packet loss"), "{output}");
+        end(&mesh, pings)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn either_side_can_switch_it_off() {
+    scenario("relay_udp_off", |lab| {
+        let mut options = MeshOptions::default();
+        options.daemon.extra = "relay_udp = false\n".into();
+        let mesh = Mesh::new(lab, &["anna", "bert"], &options)?;
+        let pings = begin(&mesh)?;
+        mesh.every_ping(50)?;
+        takes_udp(&mesh, false)?;
+        assert_eq!(port_bytes(&mesh.relay)?, 0);
+        end(&mesh, pings)?;
+        Ok(())
+    });
+}
+
+trait Pings {
+    fn every_ping(&self, count: u32) -> Result<()>;
+}
+
+impl Pings for Mesh<'_> {
+    fn every_ping(&self, count: u32) -> Result<()> {
+        let (count, to) = (count.to_string(), self.nodes[1].ipv4()?);
+        let words = ["-n", "-i", "0.05", "-c", &count, "-W", "2", &to];
+        let output = self.nodes[0].host().run("ping").args(words).ok()?.stdout;
+        anyhow::ensure!(output.contains(" 0% packet loss"), "{output}");
+        Ok(())
+    }
+}
+
+/// Waits until both nodes' frames go over UDP, or neither's.
+fn takes_udp(mesh: &Mesh<'_>, udp: bool) -> Result<()> {
+    for node in &mesh.nodes {
+        node.wait_for_status("the way to the relay", LIMIT, |status| status.is_over_udp() == udp)?;
+    }
+    Ok(())
+}
+
+/// Bytes that the relay passed on from datagram to datagram.
+fn port_bytes(relay: &Relay) -> Result<u64> {
+    let text = relay.host().run("curl").args(["-s", "http://127.0.0.1:9464/metrics"]).ok()?.stdout;
+    let line = text.lines().find_map(|line| line.strip_prefix("meshrelay_udp_forwarded_bytes_total "));
+    Ok(line.context("no such counter")?.parse()?)
+}
+
+fn begin(mesh: &Mesh<'_>) -> Result<Process> {
+    let to = mesh.nodes[1].ipv4()?;
+    let mut pings = mesh.nodes[0]
+        .host()
+        .run("ping")
+        .args(["-n", "-i", APART, &to])
+        .spawn(&format!("pings-{}", mesh.nodes[0].name()))?;
+    pings.wait_for_log("bytes from", LIMIT)?;
+    Ok(pings)
+}
+
+/// The longest time without an answer, once answers come again.
+fn end(mesh: &Mesh<'_>, mut pings: Process) -> Result<Duration> {
+    lab::wait_until("answers to pings again", LIMIT, || Ok(mesh.every_ping(5).ok()))?;
+    pings.signal(Signal::SIGINT)?;
+    let log = pings.wait_ok(LIMIT)?;
+    let mut numbers: Vec<u64> = log
+        .lines()
+        .filter(|line| line.contains("bytes from"))
+        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    let gap = numbers.windows(2).map(|two| two[1] - two[0]).max().context("fewer than two answers")?;
+    Ok(Duration::from_millis(gap * 1000 / PINGS_PER_SECOND))
+}
+
+/// A second and a ping interval of the way, and half a second for a loaded machine.
+const SOON: Duration = Duration::from_millis(1700);
