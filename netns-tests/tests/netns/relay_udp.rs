@@ -25,7 +25,7 @@ fn frames_take_udp_and_fall_back_within_a_second() {
                 Ok((port_bytes(&mesh.relay)? > before).then_some(()))
             })?;
             mesh.relay.host().nft(
-                "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 drop; } }",
+                "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 drop\n}\n}\n",
             )?;
             takes_udp(&mesh, false)?;
             let outage = end(&mesh, pings)?;
@@ -46,7 +46,7 @@ fn path_that_takes_short_datagrams_only_gets_those() {
     scenario("relay_udp_short_datagrams", |lab| {
         let mesh = Mesh::new(lab, &["anna", "bert"], &MeshOptions::default())?;
         mesh.relay.host().nft(
-            "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 udp length > 1300 drop; } }",
+            "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 udp length > 1300 drop\n}\n}\n",
         )?;
         let pings = begin(&mesh)?;
         takes_udp(&mesh, true)?;
