@@ -4,6 +4,7 @@
 //! shows medians over the rounds, and ratios to the best other tunnel.
 
 mod figures;
+mod growth;
 mod load;
 mod plot;
 mod profile;
@@ -50,6 +51,18 @@ pub(crate) struct Arguments {
     /// path): a table of functions and a flame graph.
     #[arg(long, value_name = "DIR")]
     profile: Option<PathBuf>,
+    /// In place of the comparison, measure nodes whose networks have so many members, each beside a network of two.
+    #[arg(
+        long,
+        value_name = "MEMBERS,…",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_missing_value = "10,100,1000",
+        value_parser = clap::value_parser!(u32).range(3..=4000),
+        conflicts_with_all = ["links_only", "only", "plot", "profile"],
+    )]
+    growth: Option<Vec<u32>>,
 }
 
 /// Measures and reports.
@@ -57,6 +70,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !isolate::is_inside() {
         packages::ensure_installed(&[packages::BUILD, packages::NAMESPACES, packages::TRAFFIC])?;
         workspace::build(&workspace::PROGRAMS)?;
+    }
+    if let Some(sizes) = &arguments.growth {
+        return growth::run(sizes, arguments);
     }
     let clients =
         if arguments.links_only { None } else { Some(workspace::build_example(CLIENTS.0, CLIENTS.1)?) };
