@@ -33,7 +33,7 @@ fn forward_100_of_1420(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// What the first message under a handle costs, in a network of so many clients.
+/// What a message costs beside that when its connection has no good route, in a network of so many clients.
 #[divan::bench(args = [2, 1000, 10_000])]
 fn find_route(bencher: Bencher<'_, '_>, clients: u64) {
     let mut forwarding = Forwarding::new(clients - 2);

@@ -57,7 +57,7 @@ impl Forwarding {
         ClientMessage::Send(Data { handle: self.handle, segment: None, payload: &payload }).encode()
     }
 
-    /// Asks for the route, as a connection does for the first message under a handle; tells whether there is one.
+    /// Asks for the route, as a connection does that has no good one for a handle; tells whether there is one.
     pub fn find_route(&mut self) -> bool {
         self.hub.route(self.sender, self.handle).is_ok()
     }
