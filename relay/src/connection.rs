@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{Sink, Stream, StreamExt};
 use mesh_wire::WireError;
-use mesh_wire::relay::{
-    ClientMessage, DATA_MESSAGE, Data, Direction, ErrorCode, RelayMessage, Role, RosterBlob,
-};
+use mesh_wire::relay::{ClientMessage, DATA_MESSAGE, Data, ErrorCode, RelayMessage, Role, RosterBlob};
 use tokio::time::{Sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as OpData, OpCode};
@@ -269,13 +267,9 @@ impl Connection {
         let metrics = &shared.metrics;
         match self.route(data.handle) {
             Ok(route) => {
-                let out = Data { handle: route.handle, ..*data };
-                // A copy of the exact size: a view would keep the whole read buffer alive while it waits.
-                let mut message = Vec::with_capacity(out.header_len() + out.payload.len());
-                out.write(&mut message, Direction::Recv);
                 metrics.forwarded_messages.add(1);
-                metrics.forwarded_bytes.add(u64::try_from(out.payload.len()).unwrap_or(0));
-                let dropped = route.outbox.data(route.handle, Bytes::from(message), now);
+                metrics.forwarded_bytes.add(u64::try_from(data.payload.len()).unwrap_or(0));
+                let dropped = route.deliver(data, now);
                 self.count_dropped(dropped);
             }
             Err(reason) => {
@@ -319,7 +313,7 @@ impl Connection {
     fn is_good(&self, cached: &Cached, handle: u32) -> bool {
         cached.handle == handle
             && match &cached.route {
-                Ok(route) => route.outbox.epoch() == route.epoch,
+                Ok(route) => route.is_good(),
                 // Room in the destination's table or queue may come back at any time.
                 Err((NoRoute::Unwilling, _)) => false,
                 Err((_, joins)) => self.seat.shared.joins.load(Ordering::Acquire) == *joins,

@@ -101,6 +101,7 @@ impl Kind {
     fn ours(self, near: Host, far: Host, relay: &Relay) -> Result<Subject> {
         let options = DaemonOptions {
             direct: self != Self::Relay,
+            mdns: true,
             tap: self == Self::Tap,
             aes: self != Self::Chacha,
             mtu: MTU,
