@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{Sink, Stream, StreamExt};
 use mesh_wire::WireError;
-use mesh_wire::relay::{
-    ClientMessage, DATA_MESSAGE, Data, Direction, ErrorCode, RelayMessage, Role, RosterBlob,
-};
+use mesh_wire::relay::{ClientMessage, DATA_MESSAGE, Data, ErrorCode, RelayMessage, Role, RosterBlob};
 use tokio::time::{Sleep, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data as OpData, OpCode};
@@ -294,13 +292,9 @@ impl Connection {
         let metrics = &shared.metrics;
         match self.routes.get(&shared, self.seat.member, data.handle, now) {
             Ok((route, _)) => {
-                let out = Data { handle: route.handle, ..*data };
-                // A copy of the exact size: a view would keep the whole read buffer alive while it waits.
-                let mut message = Vec::with_capacity(out.header_len() + out.payload.len());
-                out.write(&mut message, Direction::Recv);
                 metrics.forwarded_messages.add(1);
-                metrics.forwarded_bytes.add(u64::try_from(out.payload.len()).unwrap_or(0));
-                let dropped = route.outbox.data(route.handle, Bytes::from(message), now);
+                metrics.forwarded_bytes.add(u64::try_from(data.payload.len()).unwrap_or(0));
+                let dropped = route.deliver(data, now);
                 self.count_dropped(dropped);
             }
             Err(reason) => metrics.no_route(reason).add(1),

@@ -7,6 +7,8 @@
 //! the mailbox reaches a guest; a client is told a handle before anything arrives under it; a handle is not given
 //! out again for 65,536 uses of its place; whoever holds a handle for a node is told when the node comes and goes.
 
+#[cfg(feature = "bench")]
+pub(crate) mod bench;
 #[cfg(feature = "fuzz")]
 pub(crate) mod fuzz;
 mod roster;
@@ -15,12 +17,14 @@ mod table;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
-use mesh_wire::relay::{Bound, ErrorCode, NO_HANDLE, RelayMessage, Role};
+use mesh_wire::relay::{Bound, Data, Direction, ErrorCode, NO_HANDLE, RelayMessage, Role};
 use mesh_wire::{NetId, NodeId};
 
 use crate::outbox::Outbox;
+use crate::queue::Dropped;
 use crate::udp;
 use roster::Rosters;
 pub(crate) use roster::{PutError, RosterLimits};
@@ -84,6 +88,22 @@ pub(crate) struct Route {
     pub(crate) udp: Option<Arc<udp::Client>>,
     /// The route is good while the outbox has this epoch.
     pub(crate) epoch: u32,
+}
+
+impl Route {
+    /// Queues data for the destination, under its handle for the sender.
+    pub(crate) fn deliver(&self, data: &Data<'_>, now: Instant) -> Dropped {
+        let out = Data { handle: self.handle, ..*data };
+        // A copy of the exact size: a view would keep the whole read buffer alive while it waits.
+        let mut message = Vec::with_capacity(out.header_len() + out.payload.len());
+        out.write(&mut message, Direction::Recv);
+        self.outbox.data(self.handle, Bytes::from(message), now)
+    }
+
+    /// Tells whether the destination still has the handle.
+    pub(crate) fn is_good(&self) -> bool {
+        self.outbox.epoch() == self.epoch
+    }
 }
 
 /// Why data is not forwarded.

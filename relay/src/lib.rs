@@ -48,6 +48,8 @@ use certificate::Certificate;
 pub use certificate::CertificateError;
 pub use config::{Access, Config, ConfigError, Limits, UdpListen};
 use gate::{Gate, GateLimits};
+#[cfg(feature = "bench")]
+pub use hub::bench::Forwarding;
 #[cfg(feature = "fuzz")]
 pub use hub::fuzz::drive as drive_hub;
 use hub::{Hub, HubLimits, RosterLimits};

@@ -60,7 +60,7 @@ impl Routes {
 impl Cached {
     fn is_good(&self, shared: &Shared) -> bool {
         match &self.route {
-            Ok(route) => route.outbox.epoch() == route.epoch,
+            Ok(route) => route.is_good(),
             // Room in the destination's table or queue may come back at any time.
             Err((NoRoute::Unwilling, _)) => false,
             Err((_, joins)) => shared.joins.load(Ordering::Acquire) == *joins,

@@ -4,6 +4,7 @@
 //! shows medians over the rounds, and ratios to the best other tunnel.
 
 mod figures;
+mod growth;
 mod load;
 mod plot;
 mod profile;
@@ -23,7 +24,7 @@ use crate::arena::{Arena, Host, Process, wait_until};
 use crate::programs::{Relay, ctl, overlay_addresses, start_daemon, start_relay, status};
 use crate::{isolate, packages, say, workspace, write_json};
 
-use figures::{Figures, machine};
+use figures::{Figures, LOSS, machine};
 use subject::{Kind, Subject};
 
 #[derive(Debug, clap::Args)]
@@ -50,6 +51,18 @@ pub(crate) struct Arguments {
     /// path): a table of functions and a flame graph.
     #[arg(long, value_name = "DIR")]
     profile: Option<PathBuf>,
+    /// In place of the comparison, measure nodes whose networks have so many members, each beside a network of two.
+    #[arg(
+        long,
+        value_name = "MEMBERS,…",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_missing_value = "10,100,1000",
+        value_parser = clap::value_parser!(u32).range(3..=4000),
+        conflicts_with_all = ["links_only", "only", "plot", "profile"],
+    )]
+    growth: Option<Vec<u32>>,
 }
 
 /// Measures and reports.
@@ -57,6 +70,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     if !isolate::is_inside() {
         packages::ensure_installed(&[packages::BUILD, packages::NAMESPACES, packages::TRAFFIC])?;
         workspace::build(&workspace::PROGRAMS)?;
+    }
+    if let Some(sizes) = &arguments.growth {
+        return growth::run(sizes, arguments);
     }
     let clients =
         if arguments.links_only { None } else { Some(workspace::build_example(CLIENTS.0, CLIENTS.1)?) };
@@ -140,8 +156,10 @@ fn start_all(arguments: &Arguments, arena: &mut Arena, relay: &Relay) -> Result<
 
 /// One round: each measurement on everything.
 fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figures) -> Result<()> {
+    // Processor time and gigabytes of all transfers together.
+    let mut costs = vec![(0.0, 0.0); subjects.len()];
     for (name, streams, reverse) in TCP {
-        for subject in subjects {
+        for (subject, (used, moved)) in subjects.iter().zip(&mut costs) {
             let (before, passed) = (busy(subject, relay)?, subject.passed()?);
             let result =
                 traffic::tcp(&subject.near, &subject.far, &subject.address, seconds, streams, reverse)?;
@@ -151,10 +169,13 @@ fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figu
                 bail!("the transfer of \"{}\" did not go through its interface", subject.kind.name());
             }
             figures.add(name, "Mbit/s", Some(subject.kind), result.mbit_s);
-            if name == TCP[0].0 && !subject.programs.is_empty() {
-                let used = busy(subject, relay)? - before;
-                figures.add("CPU per GB, both ends", "s", Some(subject.kind), used / result.gigabytes);
-            }
+            *used += busy(subject, relay)? - before;
+            *moved += result.gigabytes;
+        }
+    }
+    for (subject, (used, moved)) in subjects.iter().zip(costs) {
+        if !subject.programs.is_empty() {
+            figures.add("CPU per GB of TCP, both ends", "s", Some(subject.kind), used / moved);
         }
     }
     for (name, size) in [("UDP 1372 B received", 1372), ("UDP 64 B received", 64)] {
@@ -164,7 +185,7 @@ fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figu
             let result = traffic::udp(&subject.near, &subject.far, &subject.address, seconds, size)?;
             figures.add(name, "packets/s", Some(subject.kind), result.received);
             let loss = format!("{} loss", name.trim_end_matches(" received"));
-            figures.add(&loss, "%", Some(subject.kind), result.loss);
+            figures.add(&loss, LOSS, Some(subject.kind), result.loss);
         }
     }
     for (state, loaded) in [("idle", false), ("under TCP load", true)] {
@@ -173,7 +194,7 @@ fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figu
             let name = |what: &str| format!("RTT {state}, {what}");
             figures.add(&name("median"), "ms", Some(subject.kind), result.median);
             figures.add(&name("p99"), "ms", Some(subject.kind), result.p99);
-            figures.add(&name("pings lost"), "%", Some(subject.kind), result.loss);
+            figures.add(&name("pings lost"), LOSS, Some(subject.kind), result.loss);
         }
     }
     Ok(())

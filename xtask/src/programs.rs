@@ -52,6 +52,8 @@ pub(crate) struct DaemonOptions {
     pub(crate) direct: bool,
     /// Its frames may go to the relay over UDP.
     pub(crate) relay_udp: bool,
+    /// It looks for neighbours on the local network.
+    pub(crate) mdns: bool,
     /// A network that it creates carries Ethernet frames.
     pub(crate) tap: bool,
     /// It seals with AES where both ends can.
@@ -62,16 +64,19 @@ pub(crate) struct DaemonOptions {
 
 /// Starts a daemon on a host, which looks for direct paths or does not, and waits until its socket answers.
 pub(crate) fn start_daemon(host: &Host, direct: bool) -> Result<Process> {
-    start_daemon_with(host, &DaemonOptions { direct, relay_udp: true, tap: false, aes: true, mtu: 1420 })
+    start_daemon_with(
+        host,
+        &DaemonOptions { direct, relay_udp: true, mdns: true, tap: false, aes: true, mtu: 1420 },
+    )
 }
 
 /// Starts a daemon on a host and waits until its socket answers.
 pub(crate) fn start_daemon_with(host: &Host, options: &DaemonOptions) -> Result<Process> {
-    let DaemonOptions { direct, relay_udp, tap, aes, mtu } = options;
+    let DaemonOptions { direct, relay_udp, mdns, tap, aes, mtu } = options;
     let mode = if *tap { "tap" } else { "tun" };
     let config_path = host.dir.join("meshd.toml");
     let config = format!(
-        "interface = \"mesh0\"\nmode = \"{mode}\"\nmtu = {mtu}\nstate_dir = \"{}\"\nsocket = \"{}\"\ngroup = \"root\"\ndirect = {direct}\nrelay_udp = {relay_udp}\n[crypto]\naes = {aes}\n",
+        "interface = \"mesh0\"\nmode = \"{mode}\"\nmtu = {mtu}\nstate_dir = \"{}\"\nsocket = \"{}\"\ngroup = \"root\"\ndirect = {direct}\nrelay_udp = {relay_udp}\nmdns = {mdns}\n[crypto]\naes = {aes}\n",
         host.dir.join("state").display(),
         host.dir.join("meshd.sock").display()
     );

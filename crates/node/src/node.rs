@@ -165,7 +165,7 @@ pub struct Node {
     pub(crate) roster: Arc<Roster>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) by_id: BTreeMap<NodeId, Slot>,
-    pub(crate) routes: Routes,
+    pub(crate) routes: Routes<Slot>,
     pub(crate) succession: Succession,
     pub(crate) segment: Segment,
     pub(crate) owners: Owners,
@@ -314,7 +314,7 @@ impl Node {
     }
 }
 
-fn add_routes(routes: &mut Routes, leaf: &Leaf, slot: Slot) {
+fn add_routes(routes: &mut Routes<Slot>, leaf: &Leaf, slot: Slot) {
     routes.insert(leaf.ipv4.into(), 32, slot);
     routes.insert(leaf.ipv6.into(), 128, slot);
     for prefix in &leaf.prefixes {

@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::node::Slot;
-
-/// Longest-prefix match from inner addresses to peers; the same table serves sending and the check of sources.
-#[derive(Debug, Default)]
-pub struct Routes {
-    hosts: HashMap<IpAddr, Slot>,
+/// Longest-prefix match from inner addresses to peers, whatever stands for them; the same table serves sending and the
+/// check of sources.
+#[derive(Debug)]
+pub struct Routes<Peer> {
+    hosts: HashMap<IpAddr, Peer>,
     /// One map per prefix length and family that occurs, longest first.
-    prefixes: Vec<(IpFamily, u8, HashMap<IpAddr, Slot>)>,
+    prefixes: Vec<(IpFamily, u8, HashMap<IpAddr, Peer>)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +18,12 @@ enum IpFamily {
     V6,
 }
 
-impl Routes {
+impl<Peer: Copy> Routes<Peer> {
     /// Adds a prefix; a later one for the same prefix is ignored, so that the first owner keeps it.
-    pub(crate) fn insert(&mut self, address: IpAddr, length: u8, slot: Slot) {
+    pub fn insert(&mut self, address: IpAddr, length: u8, peer: Peer) {
         let family = IpFamily::of(address);
         if length >= family.bits() {
-            self.hosts.entry(address).or_insert(slot);
+            self.hosts.entry(address).or_insert(peer);
             return;
         }
         let network = mask(address, length);
@@ -34,19 +33,26 @@ impl Routes {
             self.prefixes.insert(at, (family, length, HashMap::new()));
             at
         });
-        self.prefixes[at].2.entry(network).or_insert(slot);
+        self.prefixes[at].2.entry(network).or_insert(peer);
     }
 
     /// Returns the peer that an address belongs to.
-    pub(crate) fn lookup(&self, address: IpAddr) -> Option<Slot> {
-        if let Some(slot) = self.hosts.get(&address) {
-            return Some(*slot);
+    #[must_use]
+    pub fn lookup(&self, address: IpAddr) -> Option<Peer> {
+        if let Some(peer) = self.hosts.get(&address) {
+            return Some(*peer);
         }
         let family = IpFamily::of(address);
         self.prefixes
             .iter()
             .filter(|(f, _, _)| *f == family)
             .find_map(|(_, length, map)| map.get(&mask(address, *length)).copied())
+    }
+}
+
+impl<Peer> Default for Routes<Peer> {
+    fn default() -> Self {
+        Self { hosts: HashMap::new(), prefixes: Vec::new() }
     }
 }
 
@@ -90,27 +96,27 @@ mod tests {
     #[test]
     fn longest_prefix_wins() {
         let mut routes = Routes::default();
-        routes.insert(ip("10.0.0.0"), 8, Slot(1));
-        routes.insert(ip("10.1.0.0"), 16, Slot(2));
-        routes.insert(ip("10.1.2.3"), 32, Slot(3));
-        routes.insert(ip("fd00::"), 8, Slot(4));
-        routes.insert(ip("0.0.0.0"), 0, Slot(5));
-        assert_eq!(routes.lookup(ip("10.1.2.3")), Some(Slot(3)));
-        assert_eq!(routes.lookup(ip("10.1.2.4")), Some(Slot(2)));
-        assert_eq!(routes.lookup(ip("10.2.0.1")), Some(Slot(1)));
-        assert_eq!(routes.lookup(ip("192.0.2.1")), Some(Slot(5)));
-        assert_eq!(routes.lookup(ip("fd12::1")), Some(Slot(4)));
+        routes.insert(ip("10.0.0.0"), 8, 1);
+        routes.insert(ip("10.1.0.0"), 16, 2);
+        routes.insert(ip("10.1.2.3"), 32, 3);
+        routes.insert(ip("fd00::"), 8, 4);
+        routes.insert(ip("0.0.0.0"), 0, 5);
+        assert_eq!(routes.lookup(ip("10.1.2.3")), Some(3));
+        assert_eq!(routes.lookup(ip("10.1.2.4")), Some(2));
+        assert_eq!(routes.lookup(ip("10.2.0.1")), Some(1));
+        assert_eq!(routes.lookup(ip("192.0.2.1")), Some(5));
+        assert_eq!(routes.lookup(ip("fd12::1")), Some(4));
         assert_eq!(routes.lookup(ip("fe80::1")), None);
     }
 
     #[test]
     fn first_owner_keeps_a_prefix() {
         let mut routes = Routes::default();
-        routes.insert(ip("10.1.2.3"), 32, Slot(1));
-        routes.insert(ip("10.1.2.3"), 32, Slot(2));
-        routes.insert(ip("10.0.0.1"), 24, Slot(1));
-        routes.insert(ip("10.0.0.2"), 24, Slot(2));
-        assert_eq!(routes.lookup(ip("10.1.2.3")), Some(Slot(1)));
-        assert_eq!(routes.lookup(ip("10.0.0.77")), Some(Slot(1)));
+        routes.insert(ip("10.1.2.3"), 32, 1);
+        routes.insert(ip("10.1.2.3"), 32, 2);
+        routes.insert(ip("10.0.0.1"), 24, 1);
+        routes.insert(ip("10.0.0.2"), 24, 2);
+        assert_eq!(routes.lookup(ip("10.1.2.3")), Some(1));
+        assert_eq!(routes.lookup(ip("10.0.0.77")), Some(1));
     }
 }

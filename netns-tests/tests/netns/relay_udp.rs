@@ -18,7 +18,7 @@ fn frames_take_udp_and_fall_back_within_a_second() {
         scenario(name, |lab| {
             let options = MeshOptions { ipv6_underlay, ..MeshOptions::default() };
             let mesh = Mesh::new(lab, &["anna", "bert"], &options)?;
-            let pings = begin(&mesh)?;
+            let pings = begin(&mesh, "pings-1")?;
             takes_udp(&mesh, true)?;
             let before = port_bytes(&mesh.relay)?;
             lab::wait_until("datagrams that the relay passed on", LIMIT, || {
@@ -31,7 +31,7 @@ fn frames_take_udp_and_fall_back_within_a_second() {
             let outage = end(&mesh, pings)?;
             // What it waits for an answer, and the answer of the other node's.
             assert!(outage <= SOON, "nothing for {outage:?} after the cut");
-            let pings = begin(&mesh)?;
+            let pings = begin(&mesh, "pings-2")?;
             mesh.relay.host().nft("delete table inet cut")?;
             takes_udp(&mesh, true)?;
             let back = end(&mesh, pings)?;
@@ -48,7 +48,9 @@ fn path_that_takes_short_datagrams_only_gets_those() {
         mesh.relay.host().nft(
             "table inet cut { chain in { type filter hook input priority 0; udp dport 8443 udp length > 1300 drop\n}\n}\n",
         )?;
-        let pings = begin(&mesh)?;
+        let pings = begin(&mesh, "pings-3")?;
+        // It was proven at full length before.
+        takes_udp(&mesh, false)?;
         takes_udp(&mesh, true)?;
         // A full packet does not fit and takes the WebSocket.
         let to = mesh.nodes[1].ipv4()?;
@@ -66,7 +68,7 @@ fn either_side_can_switch_it_off() {
         let mut options = MeshOptions::default();
         options.daemon.extra = "relay_udp = false\n".into();
         let mesh = Mesh::new(lab, &["anna", "bert"], &options)?;
-        let pings = begin(&mesh)?;
+        let pings = begin(&mesh, "pings-4")?;
         mesh.every_ping(50)?;
         takes_udp(&mesh, false)?;
         assert_eq!(port_bytes(&mesh.relay)?, 0);
@@ -104,13 +106,9 @@ fn port_bytes(relay: &Relay) -> Result<u64> {
     Ok(line.context("no such counter")?.parse()?)
 }
 
-fn begin(mesh: &Mesh<'_>) -> Result<Process> {
+fn begin(mesh: &Mesh<'_>, log: &str) -> Result<Process> {
     let to = mesh.nodes[1].ipv4()?;
-    let mut pings = mesh.nodes[0]
-        .host()
-        .run("ping")
-        .args(["-n", "-i", APART, &to])
-        .spawn(&format!("pings-{}", mesh.nodes[0].name()))?;
+    let mut pings = mesh.nodes[0].host().run("ping").args(["-n", "-i", APART, &to]).spawn(log)?;
     pings.wait_for_log("bytes from", LIMIT)?;
     Ok(pings)
 }

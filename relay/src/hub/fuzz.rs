@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use mesh_wire::relay::{
-    ClientMessage, Data, Direction, ErrorCode, NO_HANDLE, RelayMessage, Role, RosterBlob,
-};
+use mesh_wire::relay::{ClientMessage, Data, ErrorCode, NO_HANDLE, RelayMessage, Role, RosterBlob};
 use mesh_wire::{NetId, NodeId};
 
 use super::{Hub, HubLimits, Member, Party, RosterLimits, may_reach};
@@ -143,9 +140,7 @@ impl World {
             assert_eq!(target.member.party.0, from.0, "data crosses from one network to another");
             assert!(may_reach(role, target.role), "data for whom the sender may not reach");
         }
-        let mut message = Vec::new();
-        Data { handle: route.handle, ..*data }.write(&mut message, Direction::Recv);
-        route.outbox.data(route.handle, Bytes::from(message), self.now);
+        route.deliver(data, self.now);
     }
 
     /// Lets a client read all that waits for it.

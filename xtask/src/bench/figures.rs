@@ -93,8 +93,12 @@ impl Figure {
         self.values.iter().find(|(of, _)| *of == kind).and_then(|(_, values)| median(values))
     }
 
-    /// Our direct path by the best other program: the highest rate, or the lowest of what should be low.
+    /// Our direct path by the best other program: the highest rate, or the lowest of what should be low. None for losses:
+    /// what is often zero divides nothing.
     fn ratio(&self) -> Option<f64> {
+        if self.unit == LOSS {
+            return None;
+        }
         let ours = self.median(Some(Kind::Direct))?;
         let rivals = self.values.iter().filter(|(of, _)| of.is_some_and(Kind::is_rival));
         let rivals = rivals.filter_map(|(_, values)| median(values));
@@ -106,6 +110,9 @@ impl Figure {
         best.filter(|best| *best > 0.0).map(|best| ours / best)
     }
 }
+
+/// The unit of what was lost.
+pub(crate) const LOSS: &str = "%";
 
 /// The middle value; the mean of both when there are two.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
@@ -185,6 +192,18 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rates_have_a_ratio_and_losses_have_none() {
+        let mut figures = Figures::default();
+        for (kind, value) in [(Kind::Direct, 6.0), (Kind::Nebula, 2.0), (Kind::Tinc, 3.0)] {
+            figures.add("rate", "Mbit/s", Some(kind), value);
+            figures.add("time", "ms", Some(kind), value);
+            figures.add("lost", LOSS, Some(kind), value);
+        }
+        let ratios: Vec<_> = figures.0.iter().map(Figure::ratio).collect();
+        assert_eq!(ratios, [Some(2.0), Some(3.0), None]);
+    }
 
     #[test]
     fn median_of_odd_and_even() {

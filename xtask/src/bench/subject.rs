@@ -108,6 +108,7 @@ impl Kind {
         let options = DaemonOptions {
             direct: !matches!(self, Self::RelayUdp | Self::Relay),
             relay_udp: self == Self::RelayUdp,
+            mdns: true,
             tap: self == Self::Tap,
             aes: self != Self::Chacha,
             mtu: MTU,
