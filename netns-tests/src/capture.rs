@@ -60,8 +60,8 @@ impl Capture {
             Ok(line.split(' ').next().unwrap_or_default().parse()?)
         };
         let dropped = count("dropped by kernel")?;
-        let (captured, received) = (count("captured")?, count("received by filter")?);
-        ensure!(dropped == 0 && captured == received, "the capture is not complete: {}", log.trim_end());
+        // What the kernel has beyond what was written came after the quiet time, with the end itself.
+        ensure!(dropped == 0, "the capture is not complete: {}", log.trim_end());
         Recording::read(&self.file)
     }
 }
