@@ -38,5 +38,5 @@ pub use nat::{Dependence, NatKind, Ports, Refusal, Router, Site, TCP_LIFETIME, T
 pub use process::Process;
 pub use scenario::scenario;
 pub use switch::{Switch, Underlay};
-pub use traffic::{StreamServer, median};
+pub use traffic::{StreamServer, longest_silence, median};
 pub use wait::{poll_interval, wait_until};

@@ -49,6 +49,21 @@ impl StreamServer {
     }
 }
 
+/// Returns the longest time without an answer in the output of a `ping` that sent one in each `apart`.
+///
+/// # Errors
+/// There are fewer than two answers.
+pub fn longest_silence(log: &str, apart: Duration) -> Result<Duration> {
+    let mut numbers: Vec<u32> = log
+        .lines()
+        .filter(|line| line.contains("bytes from"))
+        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    let gap = numbers.windows(2).map(|two| two[1] - two[0]).max().context("fewer than two answers")?;
+    Ok(apart * gap)
+}
+
 /// The middle one of several figures.
 ///
 /// # Panics

@@ -168,6 +168,18 @@ pub const fn data_header(masked: u32) -> [u8; DATA_HEADER] {
     [DATA, a, b, c, d]
 }
 
+/// Returns how many bytes at the start are data datagrams under one handle, each `stride` bytes long and only the last
+/// possibly shorter; or the length of the first datagram if it is something else.
+#[must_use]
+pub fn run_len(bytes: &[u8], stride: usize) -> usize {
+    let first = bytes.get(..stride).unwrap_or(bytes);
+    let Some(header) = first.first_chunk::<DATA_HEADER>().filter(|header| header[0] == DATA) else {
+        return first.len();
+    };
+    let same = |datagram: &&[u8]| datagram.starts_with(header) && datagram.len() > DATA_HEADER;
+    bytes.chunks(stride.max(1)).take_while(same).map(<[u8]>::len).sum::<usize>().max(first.len())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -203,6 +215,19 @@ mod tests {
             assert!(Control::parse(&short[..len]).is_err(), "{len}");
         }
         assert!(Control::parse(&[0xa6; CONTROL]).is_err());
+    }
+
+    #[test]
+    fn a_run_is_of_one_handle() {
+        let datagram = |handle: u32, len: usize| [&data_header(handle)[..], &vec![7; len]].concat();
+        let bytes = [datagram(1, 9), datagram(1, 9), datagram(2, 9), datagram(2, 3)].concat();
+        assert_eq!(run_len(&bytes, 14), 28);
+        assert_eq!(run_len(&bytes[28..], 14), 22);
+        let control = [0xa4; 14];
+        assert_eq!(run_len(&[&control[..], &bytes].concat(), 14), 14);
+        assert_eq!(run_len(&[&bytes[..14], &control].concat(), 14), 14);
+        assert_eq!(run_len(&data_header(1), 5), 5, "no frame in it");
+        assert_eq!(run_len(&bytes[..3], 14), 3);
     }
 
     #[test]

@@ -69,8 +69,7 @@ pub(crate) fn up(status: &Status, style: Style) -> String {
         block.line("  interface", &format!("{} ({}, mtu {})", node.interface, node.mode, node.mtu));
     }
     if let Some(relay) = &status.relay {
-        let udp = if relay.udp { ", frames over UDP" } else { "" };
-        block.line("  relay", &format!("{} {}{udp}", without_pin(&relay.url), relay.state));
+        block.line("  relay", &format!("{} {}", without_pin(&relay.url), relay.state));
     }
     let best = status.peers.iter().filter(|peer| peer.state == PeerState::Established).min_by(|a, b| {
         let rtt = |peer: &PeerStatus| peer.session.as_ref().and_then(|s| s.rtt_ms).unwrap_or(f64::MAX);

@@ -154,6 +154,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn way_of_an_earlier_connection_is_not_told() {
+        let pending = Pending::default();
+        pending.put(up());
+        pending.put(RelayEvent::Udp(false));
+        pending.put(RelayEvent::Udp(true));
+        assert!(matches!(pending.next().await, Some(RelayEvent::Up { .. })));
+        assert!(matches!(pending.next().await, Some(RelayEvent::Udp(true))));
+        pending.put(RelayEvent::Udp(true));
+        pending.put(down());
+        assert!(matches!(pending.next().await, Some(RelayEvent::Down { .. })));
+        assert!(pending.lock().take().is_none());
+    }
+
+    #[tokio::test]
     async fn latest_word_about_a_peer_counts() {
         let pending = Pending::default();
         pending.put(peer(1, true));

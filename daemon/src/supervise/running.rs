@@ -1,4 +1,6 @@
-//! Everything that runs while the node is up.
+//! Everything that runs while the node is up. What the relay's connection tells is taken in [`relay`].
+
+mod relay;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,15 +10,13 @@ use std::time::Duration;
 
 use mesh_control::{
     ApiError, ErrorCode, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness, RelayState,
-    RelayStatus, Timestamp,
+    RelayStatus,
 };
-use mesh_identity::{Identity, ProofKind, Roster};
-use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayConfig, RelayEvent, RelaySender};
+use mesh_identity::{Identity, Roster};
+use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayEvent, RelaySender};
 use mesh_node::{NodeEvent, Path};
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
-use mesh_wire::relay::Role;
-use mesh_wire::roster::Roles;
 use mesh_wire::{NodeId, Pin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -30,13 +30,11 @@ use super::proof::{Passed, Proof};
 use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
-use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, unix_now};
+use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts};
 use crate::handshakes::Handshakes;
 use crate::state::{Membership, StateDir};
-use crate::{interface, one_line, roster_seal};
+use crate::{interface, one_line};
 
-/// Peers whose presence is asked for at the start; of a larger network the others are asked for when needed.
-const ASK_AT_START: usize = 64;
 /// Events of the QUIC endpoint that wait for the supervisor; one for each peer that a network may have.
 const QUIC_EVENTS: usize = 4096;
 /// The engine says goodbye within this.
@@ -104,7 +102,7 @@ impl Running {
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
         let relay_events = Arc::new(Pending::default());
         let client = RelayClient::start(
-            relay_config(shared, local, &membership),
+            relay::config(shared, local, &membership),
             Arc::new(Sink { inbox: Arc::clone(&inbox), events: Arc::clone(&relay_events) }),
         );
         let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
@@ -242,7 +240,7 @@ impl Running {
     /// Stands on a newer roster.
     pub(super) fn adopt(&mut self, _shared: &Shared, roster: &Arc<Roster>) {
         self.membership.roster = Arc::clone(roster);
-        self.client.set_admission(admission(roster, self.own));
+        self.client.set_admission(relay::admission(roster, self.own));
         self.engine.send(Command::Roster(Arc::clone(roster)));
         self.present.retain(|peer, _| roster.leaf(peer).is_some());
         if self.relay.state == RelayState::Connected {
@@ -334,7 +332,7 @@ impl Running {
             "another member to join".to_owned()
         } else if self.passed.ever() {
             String::new()
-        } else if self.present.len() >= others.min(ASK_AT_START)
+        } else if self.present.len() >= others.min(relay::ASK_AT_START)
             && !self.present.values().any(|online| *online)
         {
             "another member to come online".to_owned()
@@ -402,127 +400,9 @@ impl Running {
         After::Show
     }
 
-    fn relay_event(&mut self, shared: &Shared, event: RelayEvent) -> After {
-        let now = Some(Timestamp::now());
-        match event {
-            RelayEvent::Connecting => {
-                if self.relay.state == RelayState::Connecting {
-                    return After::Nothing;
-                }
-                self.relay.state = RelayState::Connecting;
-                self.relay.since = now;
-                self.relay.retry_in_ms = None;
-            }
-            RelayEvent::Up { observed, connect_time } => {
-                tracing::info!(relay = %self.relay.url, "relay connected");
-                self.relay = RelayStatus {
-                    url: self.relay.url.clone(),
-                    state: RelayState::Connected,
-                    error: None,
-                    since: now,
-                    connect_ms: u64::try_from(connect_time.as_millis()).ok(),
-                    observed_address: Some(observed),
-                    retry_in_ms: None,
-                    udp: false,
-                };
-                self.passed.relay_changed();
-                self.forget_presence();
-                self.engine.send(Command::Relay(true));
-                self.ask();
-            }
-            RelayEvent::Down { reason, retry_in } => {
-                let reason = reason.to_string();
-                if self.relay.error.as_ref() != Some(&reason) {
-                    tracing::warn!(relay = %self.relay.url, %reason, "relay is not connected");
-                }
-                if self.relay.connect_ms.is_some() {
-                    self.passed.relay_changed();
-                }
-                self.relay.state = RelayState::Disconnected;
-                self.relay.error = Some(reason);
-                self.relay.since = now;
-                self.relay.retry_in_ms = u64::try_from(retry_in.as_millis()).ok();
-                self.relay.connect_ms = None;
-                self.relay.udp = false;
-                self.forget_presence();
-                self.prove_near();
-                self.engine.send(Command::Relay(false));
-            }
-            RelayEvent::Udp(udp) => {
-                if self.relay.udp == udp {
-                    return After::Nothing;
-                }
-                tracing::debug!(relay = %self.relay.url, udp, "frames change their way to the relay");
-                self.relay.udp = udp;
-            }
-            RelayEvent::Peer { node, present } => {
-                if self.membership.roster.leaf(&node).is_none() {
-                    return After::Nothing;
-                }
-                self.present.insert(node, present);
-                if present && !self.passed.ever() && self.proof.came(node) {
-                    self.prove(node);
-                }
-            }
-            RelayEvent::Roster { version, blob } => {
-                if self.coordinator.is_some() || version <= self.membership.roster.version() {
-                    return After::Nothing;
-                }
-                return match roster_seal::open(&self.membership, version, &blob, unix_now()) {
-                    Some(roster) => After::Adopt(Arc::new(roster)),
-                    None => {
-                        tracing::warn!(epoch = version, "a roster from the relay is not of this network");
-                        After::Nothing
-                    }
-                };
-            }
-            RelayEvent::Notice(text) => {
-                let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-                shared.notice(NoticeLevel::Info, None, format!("the relay says: {text}"));
-                return After::Nothing;
-            }
-        }
-        After::Show
-    }
-
-    /// What was known of an earlier connection does not hold for the next one.
-    fn forget_presence(&mut self) {
-        self.present.clear();
-        self.proof = Proof::new(Instant::now());
-    }
-
-    /// Asks the relay which members are there, the coordinator first.
-    fn ask(&self) {
-        let others = self.membership.roster.leaves().iter().filter(|leaf| leaf.node_id != self.own);
-        let mut others: Vec<_> = others.collect();
-        others.sort_by_key(|leaf| !leaf.roles.contains(Roles::COORDINATOR));
-        for leaf in others.into_iter().take(ASK_AT_START) {
-            if self.sender.bind(leaf.node_id).is_err() {
-                return;
-            }
-        }
-    }
-
     fn name(&self, peer: NodeId) -> String {
         self.membership.roster.leaf(&peer).map_or_else(|| peer.short(), |leaf| leaf.name.to_string())
     }
-}
-
-/// Returns what shows the relay that this node is a member.
-fn relay_config(shared: &Shared, local: &Local, membership: &Membership) -> RelayConfig {
-    RelayConfig {
-        udp: shared.config.relay_udp,
-        url: membership.relay.clone(),
-        pin: Some(membership.pin),
-        role: Role::Member,
-        net: membership.net,
-        identity: Arc::clone(&local.identity),
-        admission: admission(&membership.roster, shared.own),
-    }
-}
-
-fn admission(roster: &Roster, own: NodeId) -> Vec<u8> {
-    roster.proof(&own, ProofKind::WithRoot).map_or_else(Vec::new, |proof| proof.encode())
 }
 
 /// Waits for the coordinator's next roster; none when the coordinator ended.

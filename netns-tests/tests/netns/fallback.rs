@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use lab::{NatKind, Pair, Process, Underlay, scenario};
 use nix::sys::signal::Signal;
 
@@ -10,7 +10,6 @@ use crate::direct::pair;
 
 /// Between two pings, in seconds.
 const APART: &str = "0.02";
-const PINGS_PER_SECOND: u64 = 50;
 
 #[test]
 fn direct_path_is_cut_and_heals() {
@@ -127,14 +126,7 @@ fn end(pair: &Pair, mut pings: Process) -> Result<Duration> {
     lab::wait_until("further answers", LIMIT, || Ok((pings.log()?.lines().count() > counted).then_some(())))?;
     pings.signal(Signal::SIGINT)?;
     let log = pings.wait_ok(LIMIT)?;
-    let mut numbers: Vec<u64> = log
-        .lines()
-        .filter(|line| line.contains("bytes from"))
-        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    let gap = numbers.windows(2).map(|two| two[1] - two[0]).max().context("fewer than two answers")?;
-    Ok(Duration::from_millis(gap * 1000 / PINGS_PER_SECOND))
+    lab::longest_silence(&log, Duration::from_millis(20))
 }
 
 #[expect(clippy::print_stdout, reason = "how long it took is what a reader of the run wants to know")]

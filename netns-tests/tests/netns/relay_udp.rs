@@ -8,7 +8,6 @@ use nix::sys::signal::Signal;
 
 /// Between two pings, in seconds.
 const APART: &str = "0.02";
-const PINGS_PER_SECOND: u64 = 50;
 const LIMIT: Duration = Duration::from_secs(15);
 
 #[test]
@@ -20,6 +19,8 @@ fn frames_take_udp_and_fall_back_within_a_second() {
             let mesh = Mesh::new(lab, &["anna", "bert"], &options)?;
             let pings = begin(&mesh, "pings-1")?;
             takes_udp(&mesh, true)?;
+            let status = mesh.nodes[0].ctl(&["status"])?.success()?.stdout;
+            assert!(status.contains(", frames over UDP"), "{status}");
             let before = port_bytes(&mesh.relay)?;
             lab::wait_until("datagrams that the relay passed on", LIMIT, || {
                 Ok((port_bytes(&mesh.relay)? > before).then_some(()))
@@ -29,7 +30,6 @@ fn frames_take_udp_and_fall_back_within_a_second() {
             )?;
             takes_udp(&mesh, false)?;
             let outage = end(&mesh, pings)?;
-            // What it waits for an answer, and the answer of the other node's.
             assert!(outage <= SOON, "nothing for {outage:?} after the cut");
             let pings = begin(&mesh, "pings-2")?;
             mesh.relay.host().nft("delete table inet cut")?;
@@ -63,7 +63,7 @@ fn path_that_takes_short_datagrams_only_gets_those() {
 }
 
 #[test]
-fn either_side_can_switch_it_off() {
+fn node_can_switch_it_off() {
     scenario("relay_udp_off", |lab| {
         let mut options = MeshOptions::default();
         options.daemon.extra = "relay_udp = false\n".into();
@@ -118,15 +118,8 @@ fn end(mesh: &Mesh<'_>, mut pings: Process) -> Result<Duration> {
     lab::wait_until("answers to pings again", LIMIT, || Ok(mesh.every_ping(5).ok()))?;
     pings.signal(Signal::SIGINT)?;
     let log = pings.wait_ok(LIMIT)?;
-    let mut numbers: Vec<u64> = log
-        .lines()
-        .filter(|line| line.contains("bytes from"))
-        .filter_map(|line| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok())
-        .collect();
-    numbers.sort_unstable();
-    let gap = numbers.windows(2).map(|two| two[1] - two[0]).max().context("fewer than two answers")?;
-    Ok(Duration::from_millis(gap * 1000 / PINGS_PER_SECOND))
+    lab::longest_silence(&log, Duration::from_millis(20))
 }
 
-/// A second and a ping interval of the way, and half a second for a loaded machine.
-const SOON: Duration = Duration::from_millis(1700);
+/// A second, and half of one for a loaded machine.
+const SOON: Duration = Duration::from_millis(1500);

@@ -36,12 +36,21 @@ fn listed_networks_only_are_served() {
 }
 
 #[test]
+fn the_udp_port_follows_listen_unless_told() {
+    assert_eq!(parse("").unwrap().udp_listen, UdpListen::AsListen);
+    assert_eq!(parse("udp_listen = \"\"").unwrap().udp_listen, UdpListen::Off);
+    let at = parse("udp_listen = \"192.0.2.1:5\"").unwrap().udp_listen;
+    assert_eq!(at, UdpListen::At("192.0.2.1:5".parse().unwrap()));
+}
+
+#[test]
 fn mistakes_name_file_line_and_key() {
     for (text, wanted) in [
         ("log = \"info\"\nlisten_on = 3\n", "relay.toml:2: unknown field `listen_on`"),
         ("\n[limits]\nclients = \"many\"\n", "relay.toml:3: clients: invalid type"),
         ("listen = [\"nowhere\"]", "relay.toml:1: listen: invalid socket address"),
         ("metrics_listen = \"9464\"", "relay.toml:1: metrics_listen: expected an address with a port"),
+        ("udp_listen = \"8443\"", "relay.toml:1: udp_listen: expected an address with a port"),
         ("networks = [\"abc\"]", "relay.toml:1: networks: expected a network id of 52 characters"),
         ("listen = [", "relay.toml:1: "),
         ("access = \"closed\"", "relay.toml:1: access: unknown variant `closed`"),

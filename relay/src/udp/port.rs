@@ -58,7 +58,7 @@ pub(crate) enum Answer {
     Send(Vec<u8>),
     /// Nothing: whoever sent it does not hold the key of that connection.
     Stranger,
-    /// Nothing: it is old, or of an address that was not proven.
+    /// Nothing: it is old, of an address that was not proven, or beyond the client's rate.
     Stale,
 }
 
@@ -84,6 +84,8 @@ impl Clients {
     /// Adds a connection; `bucket` is the rate of its data.
     pub(crate) fn join(&self, offer: Offer, member: Member, bucket: Arc<Mutex<Bucket>>) -> Arc<Client> {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &offer.key);
+        // The key is needed for the tags only.
+        let offer = Offer { key: [0; 32], ..offer };
         let (proof, routes) = (Mutex::default(), Mutex::default());
         let client = Arc::new(Client { offer, member, key, proof, routes, bucket });
         self.change(|tables| tables.connections.insert(offer.connection, client.clone()));
@@ -125,6 +127,9 @@ impl Clients {
         let Some(client) = client.filter(|client| client.tag(covered) == Some(tag)) else {
             return Answer::Stranger;
         };
+        if !client.permits(datagram.len(), now) {
+            return Answer::Stale;
+        }
         let (before, after, answer) = {
             let mut proof = client.proof();
             let before = proof.address();
@@ -169,9 +174,14 @@ impl Client {
         self.proof().target(now)
     }
 
-    /// Takes this much of the client's rate, if there is as much.
-    pub(super) fn permits(&self, bytes: f64, now: Instant) -> bool {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).try_take(bytes, now)
+    /// Takes this much of the client's rate unless it is used up: as over the WebSocket, the last run may exceed it.
+    pub(super) fn permits(&self, bytes: usize, now: Instant) -> bool {
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        let permitted = bucket.wait().is_none_or(|until| until <= now);
+        if permitted {
+            bucket.take(f64::from(u32::try_from(bytes).unwrap_or(u32::MAX)), now);
+        }
+        permitted
     }
 
     pub(super) fn routes(&self) -> MutexGuard<'_, Routes> {
@@ -262,6 +272,22 @@ mod tests {
         bind(2, 1, shared);
         bind(1, 2, other);
         assert!(clients.at(shared).is_some_and(|client| Arc::ptr_eq(&client, &second)));
+    }
+
+    #[test]
+    fn what_exceeds_the_rate_is_not_taken() {
+        let clients = Clients::default();
+        let now = Instant::now();
+        let member = Member { party: (NetId([0; 32]), NodeId([0; 32])), connection: 1 };
+        let bucket = Arc::new(Mutex::new(Bucket::new(1000.0, 100.0, now)));
+        let client = clients.join(offer(1), member, bucket);
+        assert!(client.permits(600, now), "a run may be longer than the burst");
+        assert!(!client.permits(1, now));
+        let from = SocketAddr::from(([192, 0, 2, 1], 1));
+        assert_eq!(clients.control(&datagram(1, ask(1)), (from, None), [9; 16], now), Answer::Stale);
+        let later = now + std::time::Duration::from_millis(501);
+        let answer = clients.control(&datagram(1, ask(1)), (from, None), [9; 16], later);
+        assert!(matches!(answer, Answer::Send(_)));
     }
 
     #[test]

@@ -7,9 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use mesh_wire::relay::{Data, Direction};
-use mesh_wire::relay_udp::{DATA, DATA_HEADER, data_header, parse_data};
+use mesh_wire::relay::Data;
+use mesh_wire::relay_udp::{DATA_HEADER, data_header, parse_data, run_len};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -149,7 +148,7 @@ impl Out {
         let metrics = &self.shared.metrics;
         let datagrams = run.len().div_ceil(stride);
         let cost = run.len().max(datagrams * LEAST_COST);
-        if !client.permits(f64::from(u32::try_from(cost).unwrap_or(u32::MAX)), now) {
+        if !client.permits(cost, now) {
             metrics.udp_dropped_rate.add(count(datagrams));
             return;
         }
@@ -181,11 +180,9 @@ impl Out {
         let len = without_headers(run, stride);
         let segment = u16::try_from(longest.saturating_sub(DATA_HEADER)).ok().filter(|_| datagrams > 1);
         let Some(payload) = run.get(..len) else { return };
-        let data = Data { handle: route.handle, segment, payload };
-        let mut message = Vec::with_capacity(data.header_len() + len);
-        data.write(&mut message, Direction::Recv);
+        let data = Data { handle: masked ^ client.offer.up, segment, payload };
         metrics.forwarded_bytes.add(count(len));
-        let dropped = route.outbox.data(route.handle, Bytes::from(message), now);
+        let dropped = route.deliver(&data, now);
         metrics.dropped_full.add(dropped.full);
         metrics.dropped_aged.add(dropped.aged);
     }
@@ -213,16 +210,6 @@ impl Out {
         let Self { socket, state, .. } = self;
         socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), transmit))
     }
-}
-
-/// Bytes of the datagrams at the start that are data under one handle, or of the first alone if it is something else.
-fn run_len(bytes: &[u8], stride: usize) -> usize {
-    let first = bytes.get(..stride).unwrap_or(bytes);
-    let Some(header) = first.first_chunk::<DATA_HEADER>().filter(|header| header[0] == DATA) else {
-        return first.len();
-    };
-    let same = |datagram: &&[u8]| datagram.starts_with(header) && datagram.len() > DATA_HEADER;
-    bytes.chunks(stride).take_while(same).map(<[u8]>::len).sum::<usize>().max(first.len())
 }
 
 /// Moves the frames of a run together; returns their length.
@@ -256,19 +243,6 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_run_is_of_one_handle() {
-        let datagram = |handle: u32, len: usize| [&data_header(handle)[..], &vec![7; len]].concat();
-        let bytes = [datagram(1, 9), datagram(1, 9), datagram(2, 9), datagram(2, 3)].concat();
-        assert_eq!(run_len(&bytes, 14), 28);
-        assert_eq!(run_len(&bytes[28..], 14), 22);
-        let control = [0xa4; 14];
-        assert_eq!(run_len(&[&control[..], &bytes].concat(), 14), 14);
-        assert_eq!(run_len(&[&bytes[..14], &control].concat(), 14), 14);
-        assert_eq!(run_len(&data_header(1), 5), 5, "no frame in it");
-        assert_eq!(run_len(&bytes[..3], 14), 3);
-    }
 
     #[test]
     fn frames_are_moved_together() {

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test fails by a panic")]
 
 mod admission;
+mod datagrams;
 mod forwarding;
 mod hostile;
 mod program;

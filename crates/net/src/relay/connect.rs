@@ -32,12 +32,14 @@ pub(super) type Socket = WebSocketStream<TlsStream<CountedStream>>;
 
 /// Connects and authenticates; the caller bounds the time.
 ///
+/// Returns the relay's address too, where its UDP port may be used.
+///
 /// # Errors
 /// [`RelayError`], whichever step failed.
 pub(super) async fn connect(
     config: &RelayConfig,
     admission: &[u8],
-) -> Result<(Socket, Welcome, SocketAddr), RelayError> {
+) -> Result<(Socket, Welcome, Option<SocketAddr>), RelayError> {
     let pin = config.pin.ok_or(RelayError::PinMissing)?;
     let host = config.url.host();
     let tcp = dial(host, config.url.port()).await?;
@@ -62,7 +64,7 @@ pub(super) async fn connect(
     let message = next_message(&mut socket).await?;
     let message = RelayMessage::parse(&message)?;
     let RelayMessage::Welcome(welcome) = message else { return Err(unexpected(&message)) };
-    Ok((socket, welcome, relay))
+    Ok((socket, welcome, udp.then_some(relay)))
 }
 
 async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<CountedStream>, RelayError> {

@@ -31,8 +31,8 @@ pub(super) struct Link {
     heard: Instant,
     pings: u32,
     answers: Answers,
-    /// Address of the relay, where its UDP port is too.
-    relay: SocketAddr,
+    /// Address of the relay, where its UDP port is too; none where UDP is not to be used.
+    relay: Option<SocketAddr>,
     udp: Option<Udp>,
     unflushed: bool,
     /// Since when, and at which count of written bytes, the kernel has taken nothing.
@@ -44,7 +44,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(
-        (socket, relay): (Socket, SocketAddr),
+        (socket, relay): (Socket, Option<SocketAddr>),
         welcome: &Welcome,
         shared: Arc<Shared>,
         sink: Arc<dyn RelaySink>,
@@ -170,6 +170,10 @@ impl Link {
         if room {
             self.shared.outgoing.call_room_hook();
         }
+        if turn > 0 && self.udp.as_ref().is_some_and(Udp::is_up) {
+            // Frames for UDP may stand behind what was just written.
+            cx.waker().wake_by_ref();
+        }
         if blocked {
             let written = self.socket.get_ref().get_ref().0.written();
             match self.blocked {
@@ -192,9 +196,10 @@ impl Link {
     fn read_datagrams(&mut self, cx: &mut Context<'_>, now: Instant) {
         let Some(udp) = &mut self.udp else { return };
         let was_up = udp.is_up();
+        let mut more = true;
         let (shared, sink) = (&self.shared, &self.sink);
         for _ in 0..BATCHES {
-            let more = udp.receive(cx, now, |handle, run, stride| {
+            more = udp.receive(cx, now, |handle, run, stride| {
                 let Some(from) = shared.outgoing.queue().node(handle) else {
                     tracing::trace!(handle, "datagrams for an unknown handle dropped");
                     return;
@@ -208,14 +213,16 @@ impl Link {
                 sink.frames(from, payload, segment);
             });
             if !more {
-                if udp.is_up() != was_up {
-                    sink.event(RelayEvent::Udp(udp.is_up()));
-                    cx.waker().wake_by_ref();
-                }
-                return;
+                break;
             }
         }
-        cx.waker().wake_by_ref();
+        if udp.is_up() != was_up {
+            sink.event(RelayEvent::Udp(udp.is_up()));
+            more = true;
+        }
+        if more {
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), RelayError> {
@@ -269,7 +276,12 @@ impl Link {
             }
             RelayMessage::Ping(token) => self.answer(token),
             RelayMessage::Pong(_) => {}
-            RelayMessage::UdpOffer(offer) => self.udp = Some(Udp::new(offer, self.relay)),
+            RelayMessage::UdpOffer(offer) => {
+                // The first one counts, and none that this side did not ask for.
+                if let Some(relay) = self.relay.take() {
+                    self.udp = Some(Udp::new(&offer, relay));
+                }
+            }
             RelayMessage::Health(text) => self.sink.event(RelayEvent::Notice(text.to_owned())),
             RelayMessage::Restarting { min_ms, max_ms } => {
                 self.farewell = Some(RelayError::restarting(min_ms, max_ms));

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use aws_lc_rs::hmac;
 use mesh_wire::frame::SEALED;
-use mesh_wire::relay_udp::{Control, DATA, DATA_HEADER, LONGEST, Offer, TAG, data_header, parse_data};
+use mesh_wire::relay_udp::{Control, DATA_HEADER, LONGEST, Offer, TAG, data_header, parse_data, run_len};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -19,7 +19,9 @@ use super::way::{Step, Way};
 /// The UDP way of one connection.
 pub(super) struct Udp {
     way: Way,
-    offer: Offer,
+    /// Masks of the handles.
+    up: u32,
+    down: u32,
     key: hmac::Key,
     relay: SocketAddr,
     /// Made anew for every proof: the machine's addresses may have changed.
@@ -44,13 +46,15 @@ pub(super) enum Change {
 }
 
 impl Udp {
-    pub(super) fn new(offer: Offer, relay: SocketAddr) -> Self {
+    pub(super) fn new(offer: &Offer, mut relay: SocketAddr) -> Self {
+        relay.set_port(offer.port);
         let longest = if relay.ip().to_canonical().is_ipv4() { LONGEST } else { LONGEST_V6 };
         Self {
             way: Way::new(offer.connection, [longest, SAFE]),
             key: hmac::Key::new(hmac::HMAC_SHA256, &offer.key),
-            relay: SocketAddr::new(relay.ip(), offer.port),
-            offer,
+            relay,
+            up: offer.up,
+            down: offer.down,
             socket: None,
             out: Vec::new(),
             stride: 1,
@@ -82,7 +86,7 @@ impl Udp {
     /// Sends frames; to be called after [`Udp::flush`] said that nothing waits.
     pub(super) fn put(&mut self, handle: u32, payload: &[u8], segment: Option<u16>) {
         let segment = segment.map_or(payload.len(), usize::from).clamp(1, payload.len().max(1));
-        let header = data_header(handle ^ self.offer.up);
+        let header = data_header(handle ^ self.up);
         self.out.clear();
         (self.sent, self.stride) = (0, segment + DATA_HEADER);
         for frame in payload.chunks(segment) {
@@ -146,7 +150,7 @@ impl Udp {
                 bytes = rest;
                 if let Some((masked, _)) = parse_data(run) {
                     self.way.used(now);
-                    each(masked ^ self.offer.down, run, meta.stride);
+                    each(masked ^ self.down, run, meta.stride);
                 } else if let Ok((control, covered, tag)) = Control::parse(run)
                     && tag_of(&self.key, covered) == tag
                 {
@@ -225,16 +229,6 @@ fn send(
 
 fn tag_of(key: &hmac::Key, covered: &[u8]) -> [u8; TAG] {
     hmac::sign(key, covered).as_ref().first_chunk().copied().unwrap_or([0; TAG])
-}
-
-/// Bytes of the datagrams at the start that are data under one handle, or of the first alone if it is something else.
-fn run_len(bytes: &[u8], stride: usize) -> usize {
-    let first = bytes.get(..stride).unwrap_or(bytes);
-    let Some(header) = first.first_chunk::<DATA_HEADER>().filter(|header| header[0] == DATA) else {
-        return first.len();
-    };
-    let same = |datagram: &&[u8]| datagram.starts_with(header) && datagram.len() > DATA_HEADER;
-    bytes.chunks(stride).take_while(same).map(<[u8]>::len).sum::<usize>().max(first.len())
 }
 
 /// Longest datagram over IPv6 in packets of 1500 bytes.

@@ -1,7 +1,7 @@
 //! Whether a client's frames go to the relay over UDP. Pure: no socket, no clock.
 //!
-//! While frames flow the client proves its address, then pings. Frames go over UDP between the relay's PROVEN and the first
-//! ping that stays unanswered for [`PATIENCE`]; else, and when nothing flows, over the WebSocket, so that an idle client
+//! While frames flow the client proves its address, then pings. Frames go over UDP from the relay's PROVEN until no ping was
+//! answered for [`PATIENCE`]; else, and when nothing flows, over the WebSocket, so that an idle client
 //! costs nothing and a mapping of a NAT that ended is never used.
 
 use std::time::{Duration, Instant};
@@ -32,7 +32,9 @@ enum State {
     Up {
         since: Instant,
         next_ping: Instant,
-        /// When the first ping went out after the last answer.
+        /// Counter of the latest message that the relay answered.
+        answered: u64,
+        /// Since when a ping waits for an answer: when it went out, or the answer to an earlier one came.
         unanswered: Option<Instant>,
     },
 }
@@ -77,17 +79,25 @@ impl Way {
 
     /// Takes a message of the relay whose tag was found right, and returns the answer.
     pub(super) fn handle(&mut self, control: &Control, now: Instant) -> Option<Control> {
-        if control.connection != self.connection || control.counter != self.counter {
+        if control.connection != self.connection {
             return None;
         }
+        let latest = self.counter;
         match (control.kind, &mut self.state) {
-            (Kind::Challenge, State::Proving { .. }) => Some(Control { kind: Kind::Proof, ..*control }),
-            (Kind::Proven, State::Proving { .. }) => {
-                self.state = State::Up { since: now, next_ping: now + PING, unanswered: None };
+            (Kind::Challenge, State::Proving { .. }) if control.counter == latest => {
+                Some(Control { kind: Kind::Proof, ..*control })
+            }
+            (Kind::Proven, State::Proving { .. }) if control.counter == latest => {
+                self.state =
+                    State::Up { since: now, next_ping: now + PING, answered: latest, unanswered: None };
                 None
             }
-            (Kind::Pong, State::Up { unanswered, since, .. }) => {
-                *unanswered = None;
+            // Over a long path further pings are under way when the answer to one comes.
+            (Kind::Pong, State::Up { unanswered, since, answered, .. })
+                if control.counter > *answered && control.counter <= latest =>
+            {
+                *answered = control.counter;
+                *unanswered = (control.counter < latest).then_some(now);
                 if now.saturating_duration_since(*since) >= STOOD {
                     self.pause = FIRST_PAUSE;
                 }
@@ -102,7 +112,7 @@ impl Way {
         let flows = self.used.is_some_and(|used| now.saturating_duration_since(used) < IDLE);
         match self.state {
             State::Resting(until) if flows && until.is_none_or(|until| now >= until) => {
-                self.state = State::Proving { until: now + PATIENCE };
+                self.state = State::Proving { until: now + PROVING };
                 Step::Send(self.message(Kind::Ask))
             }
             State::Proving { until } if now >= until => {
@@ -117,9 +127,9 @@ impl Way {
                 self.fail(now);
                 Step::End
             }
-            State::Up { since, next_ping, unanswered } if now >= next_ping => {
+            State::Up { since, next_ping, answered, unanswered } if now >= next_ping => {
                 let unanswered = Some(unanswered.unwrap_or(now));
-                self.state = State::Up { since, next_ping: now + PING, unanswered };
+                self.state = State::Up { since, next_ping: now + PING, answered, unanswered };
                 Step::Send(self.message(Kind::Ping))
             }
             State::Resting(_) | State::Proving { .. } | State::Up { .. } => Step::Wait,
@@ -156,8 +166,10 @@ impl Way {
 
 /// Between two pings while frames flow.
 const PING: Duration = Duration::from_millis(250);
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_millis(800);
+/// How long an answer may take; with [`PING`] it makes less than a second.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// How long the two answers of a proof may take together. Nothing waits for them.
+const PROVING: Duration = Duration::from_millis(1400);
 /// Without frames for so long the way is given up, which costs the next frames nothing.
 const IDLE: Duration = Duration::from_secs(5);
 /// From one failure to the next try, and when it has failed again and again.
@@ -227,6 +239,47 @@ mod tests {
         }
         assert!(!way.is_up());
         assert!(at - now <= PING + PATIENCE + MOMENT, "{:?}", at - now);
+    }
+
+    #[test]
+    fn long_path_stays_up_and_its_end_is_noticed() {
+        for trip in [300, 650] {
+            let trip = Duration::from_millis(trip);
+            let mut at = Instant::now();
+            let mut way = Way::new(7, [1472, 1232]);
+            let mut under_way = std::collections::VecDeque::new();
+            let end = at + Duration::from_secs(20);
+            let mut last = None;
+            while at < end + Duration::from_secs(1) {
+                way.used(at);
+                match way.step(at) {
+                    Step::Send(control) => under_way.push_back((at + trip, control)),
+                    Step::End => {
+                        assert!(at >= end, "ended while every message is answered");
+                        let last: Instant = last.unwrap();
+                        assert!(at - last <= PING + PATIENCE + MOMENT, "{:?}", at - last);
+                        break;
+                    }
+                    Step::Wait => {}
+                }
+                while let Some((due, control)) = under_way.front().copied().filter(|(due, _)| *due <= at) {
+                    under_way.pop_front();
+                    let kind = match control.kind {
+                        Kind::Ask => Kind::Challenge,
+                        Kind::Proof => Kind::Proven,
+                        Kind::Ping => Kind::Pong,
+                        Kind::Challenge | Kind::Proven | Kind::Pong => unreachable!("of a relay"),
+                    };
+                    if due < end {
+                        last = Some(at);
+                        let answer = way.handle(&Control { kind, ..control }, at);
+                        under_way.extend(answer.map(|answer| (at + trip, answer)));
+                    }
+                }
+                at += MOMENT;
+            }
+            assert!(at > end && !way.is_up(), "{trip:?}");
+        }
     }
 
     #[test]

@@ -131,6 +131,9 @@ fn relay_details(relay: &RelayStatus, now: Timestamp) -> String {
         if let Some(address) = relay.observed_address {
             text.push_str(&format!(", sees us as {address}"));
         }
+        if relay.udp {
+            text.push_str(", frames over UDP");
+        }
     } else {
         if let Some(error) = &relay.error {
             text.push_str(&format!(": {error}"));

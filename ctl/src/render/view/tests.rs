@@ -18,7 +18,7 @@ network      home (coordinator), 3 members, roster 7
 node         laptop
 addresses    100.64.1.1, fd00::1
 interface    mesh0 (tun, mtu 1420)
-relay        wss://relay.example connected for 2 h 3 min, connected within 41 ms, sees us as 203.0.113.5:4000
+relay        wss://relay.example connected for 2 h 3 min, connected within 41 ms, sees us as 203.0.113.5:4000, frames over UDP
 received     1.2 MiB in 1500 packets
 sent         10 KiB in 1 packet
 dropped      3 no_route, 12 source
@@ -275,6 +275,7 @@ fn sample() -> Status {
             since: Some(at(0)),
             connect_ms: Some(41),
             observed_address: Some("203.0.113.5:4000".parse().unwrap()),
+            udp: true,
             ..RelayStatus::default()
         }),
         ready: Readiness { data_passed: true, only_member: false, reason: String::new() },

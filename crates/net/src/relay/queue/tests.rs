@@ -39,6 +39,23 @@ fn frames_wait_for_their_handle_and_pass_nobody() {
 }
 
 #[test]
+fn frames_for_another_way_keep_their_place() {
+    let mut queue = up();
+    bound(&mut queue, A, 1);
+    for len in [10, 2000, 20] {
+        queue.send(A, frames(len), None).unwrap();
+    }
+    let short = |payload: &[u8], _: Option<u16>| payload.len() < 1000;
+    assert_eq!(queue.pop_message(short), None, "the first is kept");
+    let (handle, payload, segment) = queue.pop_frames(short).unwrap();
+    assert_eq!((handle, payload.len(), segment), (1, 10, None));
+    assert_eq!(queue.pop_frames(short), None, "a long one is in front");
+    assert!(queue.pop_message(short).is_some_and(|message| message.len() > 2000));
+    assert_eq!(queue.pop_frames(short).unwrap().1.len(), 20);
+    assert_eq!(queue.queued_bytes(), 0);
+}
+
+#[test]
 fn control_and_bindings_go_before_frames() {
     let mut queue = up();
     bound(&mut queue, A, 1);
