@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::namespace::ip;
 use crate::process::Process;
+use crate::wait::wait_until;
 
 /// A host of the laboratory. Cheap to clone; the laboratory owns the namespace.
 #[derive(Debug, Clone)]
@@ -104,6 +105,11 @@ impl Host {
     /// # Errors
     /// `ip` failed or printed something else than JSON.
     pub fn network_state(&self) -> Result<Value> {
+        // An address whose duplicates are still looked for changes by itself, and gets a route then (RFC 4862, section 5.4).
+        wait_until("addresses that are tentative no longer", Duration::from_secs(10), || {
+            let tentative = self.run("ip").args(["-6", "addr", "show", "tentative"]).ok()?.stdout;
+            Ok(tentative.trim().is_empty().then_some(()))
+        })?;
         let mut state = serde_json::Map::new();
         for (key, words) in [
             ("addresses", vec!["-j", "addr"]),
