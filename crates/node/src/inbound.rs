@@ -164,6 +164,7 @@ impl Node {
             }
         };
         let peer = &mut self.peers[slot.0];
+        peer.packets_under = Some(from.index);
         peer.traffic.rx_packets += 1;
         peer.traffic.rx_bytes += u64::try_from(length).unwrap_or(0);
         if peer.silent_since.is_none() {

@@ -79,7 +79,7 @@ pub struct Establishment {
     pub mixed: Option<Number>,
     /// Who sent the HELLO.
     pub initiator: NodeId,
-    /// The initiator held another session or handshake with the responder.
+    /// The initiator held another session or handshake with the responder, or the responder had begun one.
     pub crossed: bool,
     /// What it came about over.
     pub path: Path,

@@ -40,6 +40,8 @@ pub(crate) struct Peer {
     pub(crate) sessions: Vec<Live>,
     /// Our number of the session that the peer last sent under; it need not be the one that we send under.
     pub(crate) heard_under: Option<u32>,
+    /// The same of packets alone: what answers us comes under the session that we asked under.
+    pub(crate) packets_under: Option<u32>,
     /// A handshake was asked for and has not ended.
     pub(crate) dialling: bool,
     pub(crate) lead: Option<Lead>,
@@ -97,7 +99,8 @@ pub(crate) struct Live {
     pub(crate) confirmed: bool,
     /// The peer holds it for certain: as above, except for one that was mixed, which takes a frame of the peer.
     pub(crate) heard: bool,
-    /// Its initiator held another session or handshake with the responder when it was begun.
+    /// Its initiator held another session or handshake with the responder when it was begun, or its responder had begun a
+    /// handshake of its own; both sides know of either.
     pub(crate) crossed: bool,
     /// The version of our roster when the handshake ended.
     pub(crate) roster_version: u64,
@@ -132,6 +135,7 @@ impl Peer {
             paths: Paths::new(id),
             sessions: Vec::new(),
             heard_under: None,
+            packets_under: None,
             dialling: false,
             lead: None,
             follow: None,
@@ -166,9 +170,10 @@ impl Peer {
     }
 
     /// Returns the places of the sessions that are needed; all others only receive what is late.
-    pub(crate) fn in_use(&self) -> [Option<usize>; 4] {
-        let theirs = self.heard_under.and_then(|number| self.position(number));
-        [self.current(), self.mixed(), self.settled(), theirs]
+    pub(crate) fn in_use(&self) -> [Option<usize>; 5] {
+        let place = |number: Option<u32>| number.and_then(|number| self.position(number));
+        let (theirs, packets) = (place(self.heard_under), place(self.packets_under));
+        [self.current(), self.mixed(), self.settled(), theirs, packets]
     }
 
     /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.

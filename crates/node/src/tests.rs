@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::*;
 
+mod crossing;
 mod direct;
 
 const UNIX: u64 = 1_800_000_000;

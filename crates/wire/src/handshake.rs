@@ -225,8 +225,9 @@ pub struct Params {
 /// Bytes of the name of a QUIC connection.
 pub const CONNECTION_ID: usize = 8;
 
-/// Statement of an initiator in RESPONSE: it holds another session or handshake with the responder. Without it the coming
-/// session replaces every other one, because its initiator knows of none.
+/// Statement of an initiator in RESPONSE: it holds another session or handshake with the responder; of a responder in
+/// ESTABLISHED: it has begun a handshake with the initiator itself. Where neither says so the coming session replaces every
+/// other one, because nobody knows of another.
 pub const HOLDS_SESSION: u32 = 1;
 
 /// Bytes of encoded [`Params`].

@@ -130,7 +130,9 @@ impl Handshaker {
         let leaf = self.admit(now, from, &claimed)?;
         let (peer, params) = (claimed.id, claimed.params);
         let mixed = if params.mixed_index == 0 { None } else { self.mixed_number() };
-        let claims = self.claims(peer, Some(params.roster_version), mixed.as_ref(), 0);
+        // Each side has to know of both handshakes, or each would take its own for the newer one.
+        let flags = if self.dials.contains_key(&peer) { HOLDS_SESSION } else { 0 };
+        let claims = self.claims(peer, Some(params.roster_version), mixed.as_ref(), flags);
         let initiator = state.proven(claimed, response);
         let fragments = initiator.fragments();
         let (_, session, established) =
@@ -149,7 +151,7 @@ impl Handshaker {
             number,
             mixed,
             initiator: peer,
-            crossed: params.capabilities & HOLDS_SESSION != 0,
+            crossed: (params.capabilities | flags) & HOLDS_SESSION != 0,
             path: from,
             keeps_connection: keeps_connection(claims.params.connection, params.connection),
             params,

@@ -277,6 +277,7 @@ impl Handshaker {
         let Some(dial) = self.stop_dial(peer) else { return Err(DropReason::HandshakeRefused) };
         self.held.insert(peer);
         let params = established.peer.params;
+        let crossed = crossed || params.capabilities & HOLDS_SESSION != 0;
         self.tell(Outcome::Established(Box::new(Establishment {
             leaf,
             session: established.session,
