@@ -94,6 +94,30 @@ pub(crate) fn newest(program: &str, package: &str) -> Result<PathBuf> {
     Ok(Path::new("/usr/bin").join(program))
 }
 
+/// Finds a program of a crate: in the path, or where an earlier call built it, or builds it there with cargo.
+pub(crate) fn from_crates(program: &'static str, package: &str) -> Result<PathBuf> {
+    let (root, target) = (cache_dir().join("tools"), cache_dir().join("tools-target"));
+    let built = root.join("bin").join(program);
+    if exists(program) {
+        return Ok(program.into());
+    }
+    if !built.is_file() {
+        say::line(&format!("building {package}"));
+        let status = Command::new("cargo")
+            .args(["install", "--quiet", "--locked", "--root"])
+            .arg(&root)
+            .arg(package)
+            .env("CARGO_TARGET_DIR", &target)
+            .status()
+            .context("cannot run cargo")?;
+        // It is not needed again, whether or not something came of it.
+        let _ = fs::remove_dir_all(&target);
+        ensure!(status.success(), "cargo cannot install {package}");
+    }
+    ensure!(runs(&built), "{} does not run here", built.display());
+    Ok(built)
+}
+
 fn runs(program: &Path) -> bool {
     let status = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
     // A library that is too old ends it by a code of the loader.

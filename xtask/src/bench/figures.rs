@@ -1,4 +1,4 @@
-//! Values by name, their medians, and the machine that they belong to.
+//! Values by name, their medians and ratios, and the machine that they belong to.
 
 use std::fs;
 
@@ -32,18 +32,19 @@ impl Figures {
         }
     }
 
-    /// A table with a head: a column for everything that was measured, and the ratio of the direct path to the best other
-    /// program.
+    /// A table with a head: a column for everything that was measured, and one for each of [`COMPARISONS`].
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let kinds = self.kinds();
         let mut head = vec!["what".to_owned(), "unit".to_owned()];
         head.extend(kinds.iter().map(|kind| kind.map_or("", Kind::name).to_owned()));
-        head.push("direct : best other".into());
+        let compared: Vec<_> = COMPARISONS.iter().filter(|of| kinds.contains(&Some(of.ours))).collect();
+        head.extend(compared.iter().map(|comparison| comparison.name.to_owned()));
         let mut rows = vec![head];
         for figure in &self.0 {
             let mut row = vec![figure.name.clone(), figure.unit.to_owned()];
             row.extend(kinds.iter().map(|kind| shown(figure.median(*kind))));
-            row.push(figure.ratio().map_or_else(String::new, |ratio| format!("{ratio:.2}")));
+            let ratios = compared.iter().map(|comparison| figure.ratio(comparison));
+            row.extend(ratios.map(|ratio| ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}"))));
             rows.push(row);
         }
         rows
@@ -55,14 +56,31 @@ impl Figures {
             let values = figure.values.iter().map(|(kind, values)| {
                 json!({ "of": kind.map(Kind::name), "median": median(values), "values": values })
             });
-            json!({
-                "name": figure.name,
-                "unit": figure.unit,
-                "values": values.collect::<Value>(),
-                "direct_to_best_other": figure.ratio(),
-            })
+            let mut document =
+                json!({ "name": figure.name, "unit": figure.unit, "values": values.collect::<Value>() });
+            for comparison in &COMPARISONS {
+                document[comparison.key] = json!(figure.ratio(comparison));
+            }
+            document
         });
         figures.collect()
+    }
+
+    /// A line for each comparison that has a bar and was measured: what was reached in the transfers over TCP.
+    pub(crate) fn verdicts(&self) -> Vec<String> {
+        let lines = COMPARISONS.iter().filter_map(|comparison| {
+            let least = comparison.least?;
+            let transfers = self.0.iter().filter(|figure| figure.unit == TCP_RATE);
+            let ratios: Vec<f64> = transfers.filter_map(|figure| figure.ratio(comparison)).collect();
+            let lowest = ratios.iter().copied().min_by(f64::total_cmp)?;
+            let highest = ratios.iter().copied().max_by(f64::total_cmp)?;
+            let verdict = if lowest >= least { "reached" } else { "MISSED" };
+            Some(format!(
+                "{}, TCP: {lowest:.2} to {highest:.2}, at least {least:.1} wanted: {verdict}",
+                comparison.name
+            ))
+        });
+        lines.collect()
     }
 
     /// What was measured on more than one subject, by medians, to be drawn.
@@ -93,14 +111,14 @@ impl Figure {
         self.values.iter().find(|(of, _)| *of == kind).and_then(|(_, values)| median(values))
     }
 
-    /// Our direct path by the best other program: the highest rate, or the lowest of what should be low. None for losses:
-    /// what is often zero divides nothing.
-    fn ratio(&self) -> Option<f64> {
+    /// One of ours by the best program that it is compared with: the highest rate, or the lowest of what should be low.
+    /// None for losses: what is often zero divides nothing.
+    fn ratio(&self, comparison: &Comparison) -> Option<f64> {
         if self.unit == LOSS {
             return None;
         }
-        let ours = self.median(Some(Kind::Direct))?;
-        let rivals = self.values.iter().filter(|(of, _)| of.is_some_and(Kind::is_rival));
+        let ours = self.median(Some(comparison.ours))?;
+        let rivals = self.values.iter().filter(|(of, _)| of.is_some_and(|of| comparison.takes(of)));
         let rivals = rivals.filter_map(|(_, values)| median(values));
         let best = if self.unit.ends_with("/s") {
             rivals.max_by(f64::total_cmp)
@@ -110,6 +128,44 @@ impl Figure {
         best.filter(|best| *best > 0.0).map(|best| ours / best)
     }
 }
+
+/// One of ours beside the other programs that do the same.
+#[derive(Debug)]
+struct Comparison {
+    /// The head of its column.
+    name: &'static str,
+    /// The same for programs.
+    key: &'static str,
+    ours: Kind,
+    /// The least ratio of rates that is good enough, where that is fixed.
+    least: Option<f64>,
+}
+
+impl Comparison {
+    /// Whether it is compared with this one: relayed with relayed, direct with direct.
+    const fn takes(&self, kind: Kind) -> bool {
+        kind.is_rival() && kind.is_relayed() == self.ours.is_relayed()
+    }
+}
+
+const COMPARISONS: [Comparison; 3] = [
+    Comparison { name: "direct : best other", key: "direct_to_best_other", ours: Kind::Direct, least: None },
+    Comparison {
+        name: "relay, UDP : best other relayed",
+        key: "relay_udp_to_best_other_relayed",
+        ours: Kind::RelayUdp,
+        least: Some(1.5),
+    },
+    Comparison {
+        name: "relay, WebSocket : best other relayed",
+        key: "relay_websocket_to_best_other_relayed",
+        ours: Kind::Relay,
+        least: Some(1.0),
+    },
+];
+
+/// The unit of transfers over TCP.
+pub(crate) const TCP_RATE: &str = "Mbit/s";
 
 /// The unit of what was lost.
 pub(crate) const LOSS: &str = "%";
@@ -193,16 +249,47 @@ impl Machine {
 mod tests {
     use super::*;
 
-    #[test]
-    fn rates_have_a_ratio_and_losses_have_none() {
+    /// Figures with one value of each kind, under three units.
+    fn figures(of: &[(Kind, f64)]) -> Figures {
         let mut figures = Figures::default();
-        for (kind, value) in [(Kind::Direct, 6.0), (Kind::Nebula, 2.0), (Kind::Tinc, 3.0)] {
-            figures.add("rate", "Mbit/s", Some(kind), value);
+        for (kind, value) in of.iter().copied() {
+            figures.add("rate", TCP_RATE, Some(kind), value);
             figures.add("time", "ms", Some(kind), value);
             figures.add("lost", LOSS, Some(kind), value);
         }
-        let ratios: Vec<_> = figures.0.iter().map(Figure::ratio).collect();
+        figures
+    }
+
+    #[test]
+    fn rates_have_a_ratio_and_losses_have_none() {
+        let figures = figures(&[(Kind::Direct, 6.0), (Kind::Nebula, 2.0), (Kind::Tinc, 3.0)]);
+        let ratios: Vec<_> = figures.0.iter().map(|figure| figure.ratio(&COMPARISONS[0])).collect();
         assert_eq!(ratios, [Some(2.0), Some(3.0), None]);
+    }
+
+    #[test]
+    fn relayed_is_compared_with_relayed() {
+        let measured = [
+            (Kind::Direct, 8.0),
+            (Kind::RelayUdp, 6.0),
+            (Kind::Relay, 3.0),
+            (Kind::Nebula, 4.0),
+            (Kind::NebulaRelay, 2.0),
+        ];
+        let figures = figures(&measured);
+        let ratios: Vec<_> = COMPARISONS.iter().map(|of| figures.0[0].ratio(of)).collect();
+        assert_eq!(ratios, [Some(2.0), Some(3.0), Some(1.5)]);
+        let rows = figures.rows();
+        assert_eq!(rows[1][rows[1].len() - 3..], ["2.00", "3.00", "1.50"]);
+        assert_eq!(figures.document()[0]["relay_udp_to_best_other_relayed"], 3.0);
+    }
+
+    #[test]
+    fn a_bar_that_is_missed_is_said_so() {
+        let figures = figures(&[(Kind::RelayUdp, 5.0), (Kind::Relay, 5.0), (Kind::NebulaRelay, 4.0)]);
+        let [udp, websocket] = &figures.verdicts()[..] else { panic!("not two lines") };
+        assert!(udp.ends_with("MISSED"), "{udp}");
+        assert!(websocket.ends_with("reached"), "{websocket}");
     }
 
     #[test]

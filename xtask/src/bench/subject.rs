@@ -5,7 +5,6 @@
 
 mod rivals;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -31,10 +30,22 @@ pub(crate) enum Kind {
     Relay,
     /// wireguard-go.
     WireguardGo,
+    /// boringtun.
+    Boringtun,
+    /// GotaTun.
+    Gotatun,
     /// Nebula.
     Nebula,
     /// tinc.
     Tinc,
+    /// n2n.
+    N2n,
+    /// OpenVPN.
+    Openvpn,
+    /// VpnCloud.
+    Vpncloud,
+    /// Nebula through a relay of its own.
+    NebulaRelay,
 }
 
 /// A way from one host to another, and what carries it.
@@ -49,6 +60,23 @@ pub(crate) struct Subject {
     pub(crate) programs: Vec<Process>,
     /// The interface at the near end, whose counters show that the traffic took it.
     pub(crate) interface: String,
+    /// A host between the ends, other than our relay's.
+    pub(crate) third: Option<Third>,
+}
+
+/// A host that another program runs on beside the two ends.
+#[derive(Debug)]
+pub(crate) struct Third {
+    pub(crate) host: Host,
+    /// Whether what the ends send to each other goes through it.
+    pub(crate) carries: bool,
+}
+
+/// Bytes that went through interfaces, both ways.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Passed {
+    tunnel: f64,
+    third: Option<f64>,
 }
 
 impl Kind {
@@ -62,14 +90,25 @@ impl Kind {
             Self::RelayUdp => "relay, UDP",
             Self::Relay => "relay, WebSocket",
             Self::WireguardGo => "wireguard-go",
+            Self::Boringtun => "boringtun",
+            Self::Gotatun => "gotatun",
             Self::Nebula => "nebula",
             Self::Tinc => "tinc",
+            Self::N2n => "n2n",
+            Self::Openvpn => "openvpn",
+            Self::Vpncloud => "vpncloud",
+            Self::NebulaRelay => "nebula, relayed",
         }
     }
 
     /// Whether it is another program than ours.
     pub(crate) const fn is_rival(self) -> bool {
-        matches!(self, Self::WireguardGo | Self::Nebula | Self::Tinc)
+        !matches!(self, Self::Plain | Self::Direct | Self::Chacha | Self::Tap | Self::RelayUdp | Self::Relay)
+    }
+
+    /// Whether a third host carries what it sends.
+    pub(crate) const fn is_relayed(self) -> bool {
+        matches!(self, Self::RelayUdp | Self::Relay | Self::NebulaRelay)
     }
 
     const fn host(self) -> &'static str {
@@ -81,8 +120,14 @@ impl Kind {
             Self::RelayUdp => "udprelay",
             Self::Relay => "relayed",
             Self::WireguardGo => "wg",
+            Self::Boringtun => "bt",
+            Self::Gotatun => "gt",
             Self::Nebula => "nebula",
             Self::Tinc => "tinc",
+            Self::N2n => "n2n",
+            Self::Openvpn => "ovpn",
+            Self::Vpncloud => "vpnc",
+            Self::NebulaRelay => "nebrel",
         }
     }
 
@@ -93,14 +138,18 @@ impl Kind {
         match self {
             Self::Plain => {
                 let (address, interface) = (far.address.clone(), "eth0".to_owned());
-                Ok(Subject { kind: self, near, far, address, programs: Vec::new(), interface })
+                Ok(Subject { kind: self, near, far, address, programs: Vec::new(), interface, third: None })
             }
             Self::Direct | Self::Chacha | Self::Tap | Self::RelayUdp | Self::Relay => {
                 self.ours(near, far, relay)
             }
-            Self::WireguardGo => rivals::wireguard_go(near, far),
-            Self::Nebula => rivals::nebula(near, far),
+            Self::WireguardGo | Self::Boringtun | Self::Gotatun => rivals::wireguard::start(self, near, far),
+            Self::Nebula => rivals::nebula::direct(near, far),
             Self::Tinc => rivals::tinc(near, far),
+            Self::N2n => rivals::n2n::start(arena, near, far),
+            Self::Openvpn => rivals::openvpn::start(near, far),
+            Self::Vpncloud => rivals::vpncloud::start(near, far),
+            Self::NebulaRelay => rivals::nebula::relayed(arena, near, far),
         }
     }
 
@@ -118,7 +167,8 @@ impl Kind {
         let ticket = ctl(&near, &["invite", "--name", "far"], None)?;
         ctl(&far, &["up", "--ticket-file", "-"], Some(&ticket))?;
         let address = overlay_addresses(&far)?.0;
-        let subject = Subject { kind: self, near, far, address, programs, interface: "mesh0".into() };
+        let subject =
+            Subject { kind: self, near, far, address, programs, interface: "mesh0".into(), third: None };
         wait_until("the path", Duration::from_secs(15), || {
             subject.near.run(&["ping", "-n", "-c", "1", "-W", "1", &subject.address])?;
             Ok(subject.has_its_path().is_ok().then_some(()))
@@ -130,11 +180,10 @@ impl Kind {
 impl Subject {
     /// Fails where our tunnel takes another path than the one that is measured.
     pub(crate) fn has_its_path(&self) -> Result<()> {
-        let wanted = match self.kind {
-            Kind::Direct | Kind::Chacha | Kind::Tap => "direct",
-            Kind::RelayUdp | Kind::Relay => "relay",
-            Kind::Plain | Kind::WireguardGo | Kind::Nebula | Kind::Tinc => return Ok(()),
-        };
+        if self.kind == Kind::Plain || self.kind.is_rival() {
+            return Ok(());
+        }
+        let wanted = if self.kind.is_relayed() { "relay" } else { "direct" };
         let status = status(&self.near)?;
         let path = &status["peers"][0]["path"];
         if path != wanted {
@@ -147,12 +196,31 @@ impl Subject {
         Ok(())
     }
 
-    /// Bytes that went through the interface of the near end, both ways.
-    pub(crate) fn passed(&self) -> Result<f64> {
-        let text = self.near.run(&["ip", "-s", "-j", "link", "show", "dev", &self.interface])?;
-        let links: Value = serde_json::from_str(&text)?;
-        let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_f64();
-        bytes("tx").zip(bytes("rx")).map(|(tx, rx)| tx + rx).context("no counters of the interface")
+    /// What went through the near end's tunnel and a third host so far.
+    pub(crate) fn passed(&self) -> Result<Passed> {
+        let third = self.third.as_ref().map(|third| bytes_through(&third.host, "eth0"));
+        Ok(Passed { tunnel: bytes_through(&self.near, &self.interface)?, third: third.transpose()? })
+    }
+
+    /// Fails where so many bytes since then took another way than the one that is measured: a transfer beside it would
+    /// measure nothing of it.
+    pub(crate) fn carried(&self, bytes: f64, before: Passed) -> Result<()> {
+        let now = self.passed()?;
+        let name = self.kind.name();
+        if now.tunnel - before.tunnel < bytes {
+            bail!("the transfer of \"{name}\" did not go through its interface");
+        }
+        let (Some(third), Some(now), Some(before)) = (&self.third, now.third, before.third) else {
+            return Ok(());
+        };
+        // In and out again; what ends only tell a third host of themselves is little.
+        if third.carries && now - before < 2.0 * bytes {
+            bail!("the transfer of \"{name}\" did not go through its relay");
+        }
+        if !third.carries && now - before > bytes / 10.0 {
+            bail!("the transfer of \"{name}\" was not direct");
+        }
+        Ok(())
     }
 
     /// Process ids of the programs.
@@ -161,9 +229,11 @@ impl Subject {
     }
 }
 
-/// A program that may be newer than what the system's own packages hold.
-fn newest(program: &str, package: &str) -> Result<PathBuf> {
-    crate::packages::newest(program, package)
+fn bytes_through(host: &Host, interface: &str) -> Result<f64> {
+    let text = host.run(&["ip", "-s", "-j", "link", "show", "dev", interface])?;
+    let links: Value = serde_json::from_str(&text)?;
+    let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_f64();
+    bytes("tx").zip(bytes("rx")).map(|(tx, rx)| tx + rx).context("no counters of the interface")
 }
 
 /// The inner MTU of all tunnels, in bytes.
