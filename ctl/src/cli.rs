@@ -6,10 +6,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use ipnet::Ipv4Net;
-use mesh_control::{DEFAULT_SOCKET, SOCKET_ENV};
+use mesh_control::{DEFAULT_SOCKET, PingRequest, SOCKET_ENV};
 
 use values::{duration, seconds};
 
@@ -50,10 +50,10 @@ pub(crate) enum Verb {
     Peers(PeersArgs),
     /// Ask a peer for a sign of life through the sealed session.
     ///
-    /// Exits with 7 when no reply came at all and with 6 when there is no such peer; with --until-direct with 8 when
-    /// replies came and the last one was not direct.
+    /// Exits with 7 when no reply came at all, with 6 when there is no such peer and with 1 when the path of --via does
+    /// not exist; with --until-direct with 8 when replies came and the last one was not direct.
     #[command(
-        after_help = "Examples:\n  meshctl ping pi\n  meshctl ping -c 1 --timeout 2 100.64.1.2\n  meshctl ping -c 0 -i 0.2 pi\n  meshctl ping --until-direct -c 20 -i 0.5 pi"
+        after_help = "Examples:\n  meshctl ping pi\n  meshctl ping -c 1 --timeout 2 100.64.1.2\n  meshctl ping -c 0 -i 0.2 pi\n  meshctl ping --until-direct -c 20 -i 0.5 pi\n  meshctl ping --via direct --size 1400 pi"
     )]
     Ping(PingArgs),
     /// Tell why frames to a peer take the path they take, and what to do for a direct one.
@@ -147,6 +147,26 @@ pub(crate) struct PingArgs {
     /// Stop at the first reply over a direct path.
     #[arg(long)]
     pub(crate) until_direct: bool,
+    /// The path that they take, whatever path is in use; an error where it does not exist.
+    #[arg(long, value_name = "PATH", value_enum)]
+    pub(crate) via: Option<Via>,
+    /// Bytes of each sealed message, both ways: 28 to 9000.
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(sizes()))]
+    pub(crate) size: Option<u16>,
+}
+
+/// A path to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Via {
+    /// The relay.
+    Relay,
+    /// UDP without the relay.
+    Direct,
+}
+
+/// What the daemon sends.
+fn sizes() -> std::ops::RangeInclusive<i64> {
+    i64::from(PingRequest::MIN_SIZE)..=i64::from(PingRequest::MAX_SIZE)
 }
 
 #[derive(Debug, Args)]
@@ -233,6 +253,10 @@ mod tests {
             "invite --ttl 0s",
             "invite --ttl 1",
             "ping",
+            "ping pi --via moon",
+            "ping pi --size 27",
+            "ping pi --size 9001",
+            "ping pi --size 99999",
             "why",
             "why pi nas",
         ] {

@@ -60,6 +60,7 @@ impl From<ErrorCode> for Exit {
             ErrorCode::Timeout => Self::Timeout,
             ErrorCode::Degraded => Self::Degraded,
             ErrorCode::AlreadyEnrolled
+            | ErrorCode::NoPath
             | ErrorCode::TicketDamaged
             | ErrorCode::TicketExpired
             | ErrorCode::TicketUsed

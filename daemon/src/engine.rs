@@ -31,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
 use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
-use mesh_node::{Node, NodeEvent, Now, Path, Snapshot, TxQueue};
+use mesh_node::{Echo, NoPath, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
@@ -58,13 +58,22 @@ const EVENTS: usize = 1024;
 /// Pings that wait for their answer at a time.
 const PINGS: usize = 64;
 
+/// The answer to a ping.
+#[derive(Debug, Clone, Copy)]
+pub struct Pong {
+    /// How long it took.
+    pub rtt: Duration,
+    /// What it came over.
+    pub path: Path,
+}
+
 /// What the daemon asks of the engine.
 #[derive(Debug)]
 pub enum Command {
     /// Stand on a newer roster.
     Roster(Arc<Roster>),
     /// Ping a peer, dialling it first where needed; who stops waiting drops the receiver.
-    Ping(NodeId, oneshot::Sender<Duration>),
+    Ping(NodeId, Echo, oneshot::Sender<Result<Pong, NoPath>>),
     /// The relay says whether a peer is connected.
     Presence(NodeId, bool),
     /// Mix the exporter of the QUIC connection with a peer into the session with this id.
@@ -238,8 +247,9 @@ struct Worker {
 /// A ping that somebody waits for; without an id it waits for a session.
 struct Ping {
     peer: NodeId,
+    echo: Echo,
     id: Option<u64>,
-    reply: oneshot::Sender<Duration>,
+    reply: oneshot::Sender<Result<Pong, NoPath>>,
 }
 
 impl Worker {
@@ -344,7 +354,7 @@ impl Worker {
     fn obey(&mut self, now: Now, command: Command) {
         match command {
             Command::Roster(roster) => self.node.set_roster(roster, &mut self.tx),
-            Command::Ping(peer, reply) => self.ping(now, peer, reply),
+            Command::Ping(peer, echo, reply) => self.ping(now, peer, echo, reply),
             Command::Presence(peer, present) => self.node.handle_presence(now, peer, present, &mut self.tx),
             Command::Mix(peer, session, exporter) => {
                 self.node.mix(now, peer, session, &exporter, &mut self.tx);
@@ -374,28 +384,39 @@ impl Worker {
     }
 
     /// Sends a ping, at once or when a session stands.
-    fn ping(&mut self, now: Now, peer: NodeId, reply: oneshot::Sender<Duration>) {
+    fn ping(&mut self, now: Now, peer: NodeId, echo: Echo, reply: oneshot::Sender<Result<Pong, NoPath>>) {
         self.pings.retain(|ping| !ping.reply.is_closed());
         if self.pings.len() == PINGS {
             return;
         }
-        let id = self.node.ping(now, peer, &mut self.tx);
-        if id.is_some() || self.node.connect(peer) {
-            self.pings.push(Ping { peer, id, reply });
+        match self.node.echo(now, peer, echo, &mut self.tx) {
+            Ok(id) if id.is_some() || self.node.connect(peer) => {
+                self.pings.push(Ping { peer, echo, id, reply });
+            }
+            Ok(_) => {}
+            Err(why) => {
+                if why == NoPath::NoDirect {
+                    // Who asks by hand does not wait for the next turn.
+                    self.node.search(now, peer, &mut self.tx);
+                }
+                let _ = reply.send(Err(why));
+            }
         }
     }
 
     fn report(&mut self, now: Now) {
         while let Some(event) = self.node.poll_event() {
             match event {
-                NodeEvent::Pong { id, rtt, .. } => {
+                NodeEvent::Pong { id, rtt, path, .. } => {
                     if let Some(at) = self.pings.iter().position(|ping| ping.id == Some(id)) {
-                        let _ = self.pings.swap_remove(at).reply.send(rtt);
+                        let _ = self.pings.swap_remove(at).reply.send(Ok(Pong { rtt, path }));
                     }
                 }
                 NodeEvent::Established { peer } => {
-                    for ping in self.pings.iter_mut().filter(|ping| ping.peer == peer && ping.id.is_none()) {
-                        ping.id = self.node.ping(now, peer, &mut self.tx);
+                    let waits = |ping: &mut Ping| ping.peer == peer && ping.id.is_none();
+                    let waiting: Vec<_> = self.pings.extract_if(.., waits).collect();
+                    for ping in waiting {
+                        self.ping(now, ping.peer, ping.echo, ping.reply);
                     }
                 }
                 NodeEvent::Session { .. }

@@ -20,6 +20,8 @@ pub enum ErrorCode {
     UnknownPeer,
     /// The other side did not answer in time.
     Timeout,
+    /// The path that was asked for does not exist.
+    NoPath,
     /// The request cannot be understood: field, value, route, method or size.
     BadRequest,
     /// This node belongs to a network already, and the request names another.
@@ -63,12 +65,13 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code that a daemon of this version may send.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NotEnrolled,
         Self::Down,
         Self::NotPermitted,
         Self::UnknownPeer,
         Self::Timeout,
+        Self::NoPath,
         Self::BadRequest,
         Self::AlreadyEnrolled,
         Self::TicketDamaged,
@@ -97,6 +100,7 @@ impl ErrorCode {
             Self::NotPermitted => "not_permitted",
             Self::UnknownPeer => "unknown_peer",
             Self::Timeout => "timeout",
+            Self::NoPath => "no_path",
             Self::BadRequest => "bad_request",
             Self::AlreadyEnrolled => "already_enrolled",
             Self::TicketDamaged => "ticket_damaged",
@@ -134,7 +138,7 @@ impl ErrorCode {
             Self::TicketDamaged | Self::TicketExpired | Self::TicketUsed | Self::TicketForeign => 422,
             Self::Interface | Self::StateDamaged | Self::Internal | Self::Unknown => 500,
             Self::RelayUnreachable | Self::RelayPinMismatch | Self::RelayRefused => 502,
-            Self::Busy | Self::Degraded => 503,
+            Self::Busy | Self::Degraded | Self::NoPath => 503,
             Self::Timeout => 504,
             Self::Storage => 507,
         }

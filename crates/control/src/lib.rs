@@ -25,8 +25,8 @@ pub use types::{
     AddressKind, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind, FamilyCheck, Id,
     InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck, NetworkStatus,
     NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind, PeerState, PeerStatus, Peers, PingAnswer,
-    PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role, SessionStatus,
-    Status, UpAnswer, UpRequest, Version,
+    PingRequest, PingVia, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role,
+    SessionStatus, Status, UpAnswer, UpRequest, Version,
 };
 
 /// Where `meshd` listens unless told otherwise.

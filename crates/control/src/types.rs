@@ -10,7 +10,8 @@ pub use direct::{AddressKind, DirectStatus, NatMapping, OwnAddress, RemoteAddres
 pub use event::{Event, EventKind, NoticeLevel};
 pub use netcheck::{FamilyCheck, IpFamily, NatFiltering, Netcheck, PortMappingCheck};
 pub use request::{
-    DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, UpAnswer, UpRequest, Version,
+    DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, PingVia, UpAnswer, UpRequest,
+    Version,
 };
 pub use status::{
     Counters, CryptoStatus, Mode, NetworkStatus, NodeState, NodeStatus, PathKind, PeerState, PeerStatus,

@@ -226,7 +226,7 @@ impl Node {
                     let rtt = now.instant.duration_since(sent);
                     peer.rtt = Some(rtt);
                     let peer = peer.id;
-                    self.event(NodeEvent::Pong { peer, id, rtt });
+                    self.event(NodeEvent::Pong { peer, id, rtt, path });
                 }
             }
             Ok(Control::Close) => {

@@ -19,6 +19,7 @@ mod bucket;
 mod contact;
 mod counters;
 mod early;
+mod echo;
 mod handshaker;
 mod inbound;
 mod index;
@@ -40,6 +41,7 @@ mod together;
 mod tx;
 
 pub use counters::{Counters, DropReason};
+pub use echo::{Echo, NoPath, Via};
 pub use handshaker::{Handshaker, HandshakerConfig};
 pub use index::{Number, Numbers};
 pub use node::{Delivery, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Random};

@@ -101,6 +101,8 @@ pub enum NodeEvent {
         id: u64,
         /// How long it took.
         rtt: Duration,
+        /// What the answer came over.
+        path: Path,
     },
     /// Frames to the peer take another path.
     Path {

@@ -137,6 +137,14 @@ impl Paths {
         self.current
     }
 
+    /// The direct path in use, or else the best that was proved not long ago.
+    pub(crate) fn direct(&self, now: Instant) -> Option<Path> {
+        match self.current {
+            Path::Udp(_) => Some(self.current),
+            Path::Relay(_) => self.best(now).map(Path::Udp),
+        }
+    }
+
     /// The length of the direct path in use.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.remotes.iter().find(|remote| Path::Udp(remote.address) == self.current)?.rtt

@@ -59,6 +59,8 @@ pub(crate) struct Peer {
     pub(crate) probe: Option<Probe>,
     /// Ids of the newest pings and when they were sent.
     pub(crate) pings: VecDeque<(u64, Instant)>,
+    /// The same of those that took a path or had a length that somebody asked for, and the path.
+    echoes: VecDeque<(u64, Instant, Path)>,
     pub(crate) rtt: Option<Duration>,
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
@@ -146,6 +148,7 @@ impl Peer {
             doubted: false,
             probe: None,
             pings: VecDeque::new(),
+            echoes: VecDeque::new(),
             rtt: None,
             last_received: None,
             traffic: Traffic::default(),
@@ -221,6 +224,20 @@ impl Peer {
     pub(crate) fn ponged(&mut self, id: u64) -> Option<Instant> {
         let at = self.pings.iter().position(|(waiting, _)| *waiting == id)?;
         self.pings.remove(at).map(|(_, sent)| sent)
+    }
+
+    /// Remembers a ping that was sent over a path.
+    pub(crate) fn echoed(&mut self, id: u64, now: Instant, path: Path) {
+        if self.echoes.len() == PINGS {
+            self.echoes.pop_front();
+        }
+        self.echoes.push_back((id, now, path));
+    }
+
+    /// Takes such a ping that was answered over the same path and returns when it was sent.
+    pub(crate) fn echo_answered(&mut self, id: u64, from: Path) -> Option<Instant> {
+        let at = self.echoes.iter().position(|(waiting, _, path)| (*waiting, *path) == (id, from))?;
+        self.echoes.remove(at).map(|(_, sent, _)| sent)
     }
 
     /// Returns the place of the session with this number.

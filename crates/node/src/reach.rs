@@ -153,6 +153,11 @@ impl Node {
         response: PathResponse,
         tx: &mut TxQueue,
     ) {
+        if let Some(sent) = self.peers[slot.0].echo_answered(response.id, from) {
+            let (peer, rtt) = (self.peers[slot.0].id, now.instant.duration_since(sent));
+            self.event(NodeEvent::Pong { peer, id: response.id, rtt, path: from });
+            return;
+        }
         let setting = self.setting(slot);
         let (rtt, steps) = self.peers[slot.0].paths.answered_by(now.instant, from, response.id, setting);
         if rtt.is_some() && from == self.peers[slot.0].paths.current() {

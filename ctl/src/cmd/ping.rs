@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mesh_control::{Client, ClientError, ErrorCode, PathKind, PingRequest};
+use mesh_control::{Client, ClientError, ErrorCode, PathKind, PingRequest, PingVia};
 use tokio::time::{Instant, sleep_until};
 
 use super::suggest;
-use crate::cli::PingArgs;
+use crate::cli::{PingArgs, Via};
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::render::view::PingSummary;
@@ -19,7 +19,7 @@ pub(super) async fn run(args: PingArgs, client: &Client, screen: &Screen) -> Res
         return Err(Failure::usage(format!("--timeout may be {} at most", longest.as_secs())));
     }
     let timeout_ms = u64::try_from(args.timeout.as_millis()).unwrap_or(PingRequest::MAX_TIMEOUT_MS).max(1);
-    let request = PingRequest { peer: args.peer, timeout_ms };
+    let request = PingRequest { peer: args.peer, timeout_ms, via: args.via.map(path), size: args.size };
     let mut summary = PingSummary::new(&request.peer);
     let interrupted = tokio::signal::ctrl_c();
     tokio::pin!(interrupted);
@@ -61,6 +61,13 @@ pub(super) async fn run(args: PingArgs, client: &Client, screen: &Screen) -> Res
         }
         _ => Exit::Done,
     })
+}
+
+fn path(via: Via) -> PingVia {
+    match via {
+        Via::Relay => PingVia::Relay,
+        Via::Direct => PingVia::Direct,
+    }
 }
 
 /// Whether the next one may well come through.

@@ -340,6 +340,41 @@ fn ping_until_direct_stops_there_and_is_exit_8_otherwise() {
 }
 
 #[test]
+fn ping_asks_for_a_path_and_a_length_and_prints_both() {
+    let reply = PingAnswer { path: PathKind::Direct, relay: None, size: Some(1200), ..pong() };
+    let server = Server::script(vec![("POST /v1/ping", vec![Answer::ok(&reply)])]);
+    let args = ["ping", "--via", "direct", "--size", "1200", "-c", "1", "pi"];
+    let output = meshctl(&server.socket(), &args);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.starts_with("reply from pi (100.64.1.2) via direct: seq=1 size=1200 rtt=12.3 ms\n"),
+        "{text}"
+    );
+    let asked = &server.bodies("POST /v1/ping")[0];
+    let asked: Value = serde_json::from_slice(asked.as_ref()).unwrap();
+    assert_eq!((&asked["via"], &asked["size"]), (&"direct".into(), &1200.into()));
+    let output = meshctl(&server.socket(), &["ping", "--json", "--size", "1200", "-c", "1", "pi"]);
+    let line: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+    assert_eq!((&line["path"], &line["size"]), (&"direct".into(), &1200.into()));
+    let bodies = server.bodies("POST /v1/ping");
+    let asked: Value = serde_json::from_slice(bodies[1].as_ref()).unwrap();
+    assert_eq!(asked["via"], Value::Null, "a path that nobody asked for");
+}
+
+#[test]
+fn ping_over_a_path_that_does_not_exist_is_exit_1_and_says_what_to_do() {
+    let error = ApiError::new(ErrorCode::NoPath, "there is no direct path to pi at the moment")
+        .with_hint("a search begins; try again in 5 s");
+    let server = Server::script(vec![("POST /v1/ping", vec![Answer::refusal(&error)])]);
+    let output = meshctl(&server.socket(), &["ping", "--via", "direct", "-c", "5", "pi"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("there is no direct path to pi at the moment"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("try again in 5 s"), "{}", stderr(&output));
+    assert_eq!(server.bodies("POST /v1/ping").len(), 1, "what does not exist is asked for once");
+}
+
+#[test]
 fn unknown_peer_is_exit_6_with_the_nearest_name() {
     let unknown = Answer::refusal(&ApiError::new(ErrorCode::UnknownPeer, "no peer is called \"pie\""));
     let server = Server::script(vec![
@@ -579,6 +614,7 @@ fn pong() -> PingAnswer {
         address: Some("100.64.1.2".parse().unwrap()),
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
+        size: None,
         rtt_ms: 12.3,
     }
 }

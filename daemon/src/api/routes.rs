@@ -116,6 +116,11 @@ async fn ping<B: Backend>(State(api): State<Api<B>>, request: Request) -> Answer
         (1..=PingRequest::MAX_TIMEOUT_MS).contains(&request.timeout_ms),
         format_args!("timeout_ms must be from 1 to {}", PingRequest::MAX_TIMEOUT_MS),
     )?;
+    let sizes = PingRequest::MIN_SIZE..=PingRequest::MAX_SIZE;
+    require(
+        request.size.is_none_or(|size| sizes.contains(&size)),
+        format_args!("size must be from {} to {}", PingRequest::MIN_SIZE, PingRequest::MAX_SIZE),
+    )?;
     Ok(Reply(api.backend.ping(request).await?))
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use data_encoding::BASE32_NOPAD;
 use mesh_control::{
     ApiError, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, Netcheck, NodeState, PathKind,
-    PeerStatus, PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
+    PeerStatus, PingAnswer, PingRequest, PingVia, Status, UpAnswer, UpRequest,
 };
+use mesh_node::{Echo, NoPath, Path, Via};
 use mesh_wire::NodeId;
 use mesh_wire::roster::Leaf;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
@@ -120,12 +121,14 @@ impl Backend for Handle {
             || ApiError::new(ErrorCode::Down, "this node is down").with_hint("run \"meshctl up\" first");
         let inbox = self.shared.inbox().ok_or_else(down)?;
         let (reply, answer) = oneshot::channel();
-        inbox.command(Command::Ping(leaf.node_id, reply));
+        let echo = Echo { via: request.via.map(via), size: request.size };
+        inbox.command(Command::Ping(leaf.node_id, echo, reply));
         let wait = Duration::from_millis(request.timeout_ms.min(PingRequest::MAX_TIMEOUT_MS));
-        let rtt = match timeout(wait, answer).await {
-            Ok(Ok(rtt)) => rtt,
+        let pong = match timeout(wait, answer).await {
+            Ok(Ok(Ok(pong))) => pong,
+            Ok(Ok(Err(why))) => return Err(no_path(leaf.name.as_str(), why)),
             Ok(Err(_)) => return Err(ApiError::new(ErrorCode::Busy, "too many pings wait for an answer")),
-            Err(_) => return Err(self.no_answer(leaf, wait)),
+            Err(_) => return Err(self.no_answer(leaf, wait, &request)),
         };
         let id = leaf.node_id.to_string();
         let peer = self.status().await?.peers.into_iter().find(|peer| peer.node_id == id);
@@ -133,12 +136,18 @@ impl Backend for Handle {
             // Who asks by hand does not wait for the next turn.
             inbox.command(Command::Search(leaf.node_id));
         }
+        let relayed = matches!(pong.path, Path::Relay(_));
         Ok(PingAnswer {
             peer: leaf.name.to_string(),
             address: Some(leaf.ipv4.into()),
-            path: peer.as_ref().map_or(PathKind::None, |peer| peer.path),
-            relay: peer.and_then(|peer| peer.relay),
-            rtt_ms: rtt.as_secs_f64() * 1e3,
+            path: if relayed { PathKind::Relay } else { PathKind::Direct },
+            relay: self.shared.view().relay.as_ref().filter(|_| relayed).map(|relay| relay.url.clone()),
+            size: Some(request.size.unwrap_or(if request.via.is_some() {
+                PingRequest::MIN_SIZE
+            } else {
+                PLAIN
+            })),
+            rtt_ms: pong.rtt.as_secs_f64() * 1e3,
         })
     }
 
@@ -160,10 +169,14 @@ impl Backend for Handle {
 
 impl Handle {
     /// Says why a ping stayed unanswered, as far as it is known.
-    fn no_answer(&self, leaf: &Leaf, wait: Duration) -> ApiError {
+    fn no_answer(&self, leaf: &Leaf, wait: Duration, request: &PingRequest) -> ApiError {
         let view = self.shared.view();
         let why = if view.state == NodeState::Up {
-            "it is offline, or the relay loses packets".to_owned()
+            match (request.via, request.size) {
+                (_, Some(size)) => format!("it is offline, or the path carries no message of {size} bytes"),
+                (Some(PingVia::Direct), None) => "it is offline, or the direct path is cut".to_owned(),
+                (Some(PingVia::Relay) | None, None) => "it is offline, or the relay loses packets".to_owned(),
+            }
         } else {
             format!("this node waits for {}", view.ready.reason)
         };
@@ -171,6 +184,40 @@ impl Handle {
         ApiError::new(ErrorCode::Timeout, message)
     }
 }
+
+fn via(asked: PingVia) -> Via {
+    match asked {
+        PingVia::Relay => Via::Relay,
+        PingVia::Direct => Via::Direct,
+    }
+}
+
+/// Says why a ping cannot take the path that was asked for, and what to do.
+fn no_path(peer: &str, why: NoPath) -> ApiError {
+    let (message, hint) = match why {
+        NoPath::RelayDown => (
+            "this node is not connected to its relay".to_owned(),
+            "run \"meshctl status\", which shows the last error of the relay".to_owned(),
+        ),
+        NoPath::PeerNotAtRelay => {
+            (format!("{peer} is not connected to the relay"), format!("run \"meshctl status\" on {peer}"))
+        }
+        NoPath::DirectOff => (
+            format!("there is no direct path to {peer}, and this node looks for none"),
+            "remove \"direct = false\" from the configuration of meshd".to_owned(),
+        ),
+        NoPath::NoDirect => (
+            format!("there is no direct path to {peer} at the moment"),
+            format!("a search begins; try again in 5 s, or run \"meshctl why {peer}\""),
+        ),
+    };
+    ApiError::new(ErrorCode::NoPath, message).with_hint(hint)
+}
+
+/// Bytes of a ping of which nothing is asked: its kind and its id.
+const PLAIN: u16 = 9;
+const _: () = assert!(PingRequest::MIN_SIZE as usize == mesh_wire::control::PATH_CHALLENGE);
+const _: () = assert!(PingRequest::MAX_SIZE as usize == mesh_wire::control::PROBE);
 
 /// Finds a member by name, by address or by node id.
 fn find<'a>(leaves: &'a [Leaf], text: &str) -> Option<&'a Leaf> {

@@ -227,7 +227,7 @@ impl Running {
     /// Pings a peer, dialling it first where needed. Nobody waits for the answer; that it comes shows that data passes.
     fn prove(&self, peer: NodeId) {
         let (reply, _) = oneshot::channel();
-        self.engine.send(Command::Ping(peer, reply));
+        self.engine.send(Command::Ping(peer, mesh_node::Echo::default(), reply));
     }
 
     /// Without the relay, has neighbours show that data passes all the same.

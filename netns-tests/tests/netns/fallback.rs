@@ -34,6 +34,30 @@ fn direct_path_is_cut_and_heals() {
 }
 
 #[test]
+fn ping_takes_the_path_that_is_asked_for() {
+    scenario("ping_takes_the_path_that_is_asked_for", |lab| {
+        let public = lab.public(Underlay::V4)?;
+        let (pair, sites) = pair(lab, &public, NatKind::PortRestricted, NatKind::LinuxPortRestricted)?;
+        pair.meet(LIMIT)?;
+        let [laptop, pi] = &pair.nodes;
+        for via in ["relay", "direct"] {
+            let words = ["ping", pi.name(), "-c", "1", "--size", "1200", "--via", via];
+            let text = laptop.ctl(&words)?.success()?.stdout;
+            assert!(text.contains(&format!("via {via}: seq=1 size=1200 ")), "{text}");
+        }
+        let _pings = begin(&pair)?;
+        sites[0].block_udp()?;
+        pair.wait_for_path("relay", LIMIT)?;
+        let refused = laptop.ctl(&["ping", pi.name(), "-c", "1", "--via", "direct"])?;
+        assert!(refused.stderr.contains("there is no direct path to"), "{}", refused.stderr);
+        refused.exits(1)?;
+        let text = laptop.ctl(&["ping", pi.name(), "-c", "1"])?.success()?.stdout;
+        assert!(text.contains("via relay: seq=1 size=9 "), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
 fn router_is_switched_off_and_on() {
     scenario("router_is_switched_off_and_on", |lab| {
         let public = lab.public(Underlay::V4)?;

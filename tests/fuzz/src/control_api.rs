@@ -169,6 +169,8 @@ impl Backend for Memory {
     }
     async fn ping(&self, request: PingRequest) -> Result<PingAnswer, ApiError> {
         assert!((1..=PingRequest::MAX_TIMEOUT_MS).contains(&request.timeout_ms), "a ping without bounds");
+        let sizes = PingRequest::MIN_SIZE..=PingRequest::MAX_SIZE;
+        assert!(request.size.is_none_or(|size| sizes.contains(&size)), "a ping of any length");
         self.change(self.refuse())
     }
     async fn netcheck(&self) -> Result<Netcheck, ApiError> {

@@ -125,6 +125,23 @@ pub struct PingRequest {
     /// [`PingRequest::MAX_TIMEOUT_MS`].
     #[serde(default = "default_ping_timeout_ms")]
     pub timeout_ms: u64,
+    /// The path that the echo takes; the one in use unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<PingVia>,
+    /// Bytes of the sealed message, from [`PingRequest::MIN_SIZE`] to [`PingRequest::MAX_SIZE`]; as short as can be unless
+    /// given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
+}
+
+/// A path that a ping may be sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PingVia {
+    /// The relay.
+    Relay,
+    /// A direct path.
+    Direct,
 }
 
 impl PingRequest {
@@ -132,6 +149,10 @@ impl PingRequest {
     pub const DEFAULT_TIMEOUT_MS: u64 = 5_000;
     /// No request occupies the daemon for longer than a minute.
     pub const MAX_TIMEOUT_MS: u64 = 60_000;
+    /// The shortest message whose length can be chosen.
+    pub const MIN_SIZE: u16 = 28;
+    /// The longest message that a frame carries.
+    pub const MAX_SIZE: u16 = 9_000;
 }
 
 impl Document for PingRequest {
@@ -155,6 +176,9 @@ pub struct PingAnswer {
     /// The relay of the path, by host name, when the path is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// Bytes of the sealed message that went and came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
     /// The round trip in milliseconds.
     pub rtt_ms: f64,
 }

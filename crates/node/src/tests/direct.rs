@@ -110,3 +110,32 @@ fn overlay_addresses_are_no_candidates() {
     traffic(&mut world, 3000);
     assert!(world.snapshot(a).peers[0].remotes.iter().all(|remote| remote.address != inner));
 }
+
+#[test]
+fn ping_takes_the_path_and_has_the_length_that_is_asked_for() {
+    let mut world = world(false);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    traffic(&mut world, 2000);
+    let ask = |world: &mut World, via, size| {
+        let before = world.events[&a].len();
+        let mut sent = Ok(None);
+        world.with(a, |node, now, tx| {
+            sent = node.echo(now, b, Echo { via: Some(via), size: Some(size) }, tx);
+        });
+        world.pass(Duration::from_millis(100));
+        let answer = world.events[&a][before..].iter().find_map(|event| {
+            let NodeEvent::Pong { id, path, .. } = event else { return None };
+            (sent == Ok(Some(*id))).then_some(*path)
+        });
+        sent.map(|_| answer)
+    };
+    let udp = Path::Udp(world.udp_address(b));
+    assert_eq!(ask(&mut world, Via::Relay, 1200), Ok(Some(Path::Relay(b))));
+    assert_eq!(ask(&mut world, Via::Direct, 1200), Ok(Some(udp)));
+    world.udp_limit = 1000;
+    assert_eq!(ask(&mut world, Via::Direct, 1200), Ok(None));
+    assert_eq!(ask(&mut world, Via::Relay, 1200), Ok(Some(Path::Relay(b))));
+    world.udp_limit = 0;
+    traffic(&mut world, 2000);
+    assert_eq!(ask(&mut world, Via::Direct, 100), Err(NoPath::NoDirect));
+}

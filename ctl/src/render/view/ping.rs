@@ -8,8 +8,9 @@ use super::super::units::{clean, rtt};
 /// One reply.
 pub(crate) fn reply(answer: &PingAnswer, seq: u32) -> String {
     let address = answer.address.map(|address| format!(" ({address})")).unwrap_or_default();
+    let size = answer.size.map(|size| format!(" size={size}")).unwrap_or_default();
     format!(
-        "reply from {}{address} via {}: seq={seq} rtt={}",
+        "reply from {}{address} via {}: seq={seq}{size} rtt={}",
         clean(&answer.peer),
         answer.path,
         rtt(answer.rtt_ms)

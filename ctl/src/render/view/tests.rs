@@ -204,9 +204,13 @@ fn ping_lines_and_summary() {
         address: Some("100.64.1.2".parse().unwrap()),
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
+        size: Some(1200),
         rtt_ms,
     };
-    assert_eq!(ping_reply(&answer(12.3), 1), "reply from pi (100.64.1.2) via relay: seq=1 rtt=12.3 ms");
+    assert_eq!(
+        ping_reply(&answer(12.3), 1),
+        "reply from pi (100.64.1.2) via relay: seq=1 size=1200 rtt=12.3 ms"
+    );
     let mut summary = PingSummary::new("100.64.1.2");
     assert_eq!(summary.text(), "100.64.1.2: 0 sent, 0 received\n");
     summary.sent = 3;

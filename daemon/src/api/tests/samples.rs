@@ -175,7 +175,12 @@ pub(super) fn down() -> DownAnswer {
 }
 
 pub(super) fn ping_request() -> PingRequest {
-    PingRequest { peer: "pi".into(), timeout_ms: 1000 }
+    PingRequest {
+        peer: "pi".into(),
+        timeout_ms: 1000,
+        via: Some(mesh_control::PingVia::Relay),
+        size: Some(1200),
+    }
 }
 
 pub(super) fn ping() -> PingAnswer {
@@ -184,6 +189,7 @@ pub(super) fn ping() -> PingAnswer {
         address: Some("100.64.1.2".parse().unwrap()),
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
+        size: Some(1200),
         rtt_ms: 12.25,
     }
 }
