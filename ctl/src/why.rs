@@ -160,9 +160,9 @@ fn unanswered(direct: &DirectStatus) -> Reason {
         _ if !here => Reason::BlockedHere,
         _ if !there => Reason::BlockedThere,
         _ if open => Reason::Unanswered,
-        (NatMapping::Dependent, NatMapping::Dependent) => Reason::BothDependent,
-        (NatMapping::Dependent, _) => Reason::DependentHere,
-        (_, NatMapping::Dependent) => Reason::DependentThere,
+        (here, there) if here.is_dependent() && there.is_dependent() => Reason::BothDependent,
+        (here, _) if here.is_dependent() => Reason::DependentHere,
+        (_, there) if there.is_dependent() => Reason::DependentThere,
         _ => Reason::Unanswered,
     }
 }

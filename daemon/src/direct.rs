@@ -17,8 +17,8 @@ use mesh_net::{
     Family, HostAddress, LanCounts, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping,
     RelaySender, StunClient, host_addresses,
 };
-use mesh_node::{Path, Transmit};
-use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping};
+use mesh_node::{By, Path, Transmit};
+use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping, Step};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -255,6 +255,7 @@ impl Actor {
                 segment: None,
                 class: 0,
                 single: false,
+                by: By::Usual,
             });
         }
         while self.stun.poll_event().is_some() {}
@@ -314,7 +315,7 @@ fn candidates(
 fn mapping(seen: Seen) -> Mapping {
     match seen {
         Seen::EndpointIndependent | Seen::PortIndependent => Mapping::Independent,
-        Seen::Dependent { .. } => Mapping::Dependent,
+        Seen::Dependent { step } => step.and_then(Step::new).map_or(Mapping::Dependent, Mapping::Sequential),
         Seen::Unknown => Mapping::Unknown,
     }
 }

@@ -193,6 +193,7 @@ fn direct_status(engine: &EngineSnapshot, peer: &PeerSnapshot) -> DirectStatus {
             .map(|known| OwnAddress { address: known.address, kind: address_kind(known.kind) })
             .collect(),
         remotes: peer.remotes.iter().map(remote_address).collect(),
+        guesses: peer.guesses,
     }
 }
 
@@ -217,6 +218,7 @@ fn nat_mapping(mapping: Mapping) -> NatMapping {
         Mapping::Unknown => NatMapping::Unknown,
         Mapping::None => NatMapping::None,
         Mapping::Independent => NatMapping::Independent,
+        Mapping::Sequential(_) => NatMapping::Sequential,
         Mapping::Dependent => NatMapping::Dependent,
     }
 }
@@ -345,6 +347,7 @@ mod tests {
             mapping: Mapping::None,
             searching: true,
             next_search: Some(Duration::from_millis(7500)),
+            guesses: 0,
             phase: PeerPhase::Established,
             session: Some(SessionSnapshot {
                 id: [0; 16],

@@ -36,6 +36,9 @@ pub enum NatKind {
     PortRestricted,
     /// The same with ports preserved where they are free: a Linux router with `masquerade`, which drops what is new.
     LinuxPortRestricted,
+    /// The same, but the router accepts what comes for itself: a datagram to a port that nothing behind it has opened
+    /// takes that port for half a minute.
+    LinuxAccepting,
     /// A mapping with a random port for each address and port.
     SymmetricRandom,
     /// The same as a Linux router makes it: `masquerade fully-random`.
@@ -53,7 +56,7 @@ pub enum NatKind {
 }
 
 impl NatKind {
-    /// Every kind.
+    /// Every kind of the matrix.
     pub const ALL: [Self; 12] = [
         Self::None,
         Self::FullCone,
@@ -77,6 +80,7 @@ impl NatKind {
             Self::AddressRestricted => "address restricted",
             Self::PortRestricted => "port restricted",
             Self::LinuxPortRestricted => "port restricted (Linux)",
+            Self::LinuxAccepting => "port restricted (accepting Linux)",
             Self::SymmetricRandom => "symmetric random",
             Self::LinuxSymmetric => "symmetric random (Linux)",
             Self::SymmetricSequential => "symmetric sequential",
@@ -98,6 +102,7 @@ impl NatKind {
             Self::SymmetricSequential => (AddressAndPort, AddressAndPort, Ports::Sequential),
             Self::None
             | Self::LinuxPortRestricted
+            | Self::LinuxAccepting
             | Self::LinuxSymmetric
             | Self::UdpBlocked
             | Self::Ipv6Only
@@ -109,6 +114,7 @@ impl NatKind {
     const fn rules(self) -> Option<Rules> {
         match self {
             Self::LinuxPortRestricted => Some(Rules::Masquerade),
+            Self::LinuxAccepting => Some(Rules::MasqueradeAccepting),
             Self::LinuxSymmetric => Some(Rules::MasqueradeRandom),
             Self::UdpBlocked => Some(Rules::OnlyWeb),
             Self::None

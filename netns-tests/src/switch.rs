@@ -85,6 +85,14 @@ impl<'lab> Switch<'lab> {
         Ok(number)
     }
 
+    /// Makes all ways between hosts long ones: what may pass few more routers does not arrive.
+    ///
+    /// # Errors
+    /// `nft` failed.
+    pub fn lengthen(&self) -> Result<()> {
+        self.bridge.nft(LONG)
+    }
+
     /// The IPv6 address of the host that has this IPv4 address, where hosts have both.
     pub fn ipv6_beside(address: Ipv4Addr) -> Ipv6Addr {
         Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(address.octets()[3]))
@@ -100,3 +108,12 @@ impl<'lab> Switch<'lab> {
         &self.bridge
     }
 }
+
+/// As if a dozen routers were between hosts.
+const LONG: &str = "table bridge long {
+    chain forward {
+        type filter hook forward priority 0;
+        ether type ip ip ttl <= 12 drop
+        ether type ip6 ip6 hoplimit <= 12 ip6 nexthdr udp drop
+    }
+}\n";

@@ -123,6 +123,16 @@ impl UdpSockets {
         })
     }
 
+    /// Sends one datagram that may pass only `hops` routers, 1 at least.
+    ///
+    /// # Errors
+    /// See [`UdpSockets::send`].
+    pub fn send_near(&self, to: SocketAddr, payload: &[u8], hops: u8) -> Result<(), UdpSendError> {
+        let to = canonical(to);
+        let socket = self.socket_for(to).ok_or(UdpSendError::NoSocket)?;
+        send::with_hops(socket.socket.as_raw_fd(), to, payload, hops).map_err(|error| UdpSendError::new(error, 0))
+    }
+
     fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
         [&self.ipv4, &self.ipv6].into_iter().flatten()
     }

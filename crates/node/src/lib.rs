@@ -52,7 +52,7 @@ pub use routes::Routes;
 pub use segment::mac_of;
 pub use snapshot::{PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot};
 pub use together::Together;
-pub use tx::{BATCH, Transmit, TxQueue};
+pub use tx::{BATCH, By, Transmit, TxQueue};
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]

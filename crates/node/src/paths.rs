@@ -12,12 +12,14 @@
 //! challenge with an unpredictable id came back from there.
 
 mod near;
+mod opening;
+mod predict;
 mod remote;
 mod segments;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use mesh_wire::NodeId;
@@ -25,6 +27,7 @@ use mesh_wire::control::{self, Candidates, Mapping};
 
 use crate::path::Path;
 
+pub(crate) use self::opening::OPENING_HOPS;
 pub(crate) use self::remote::Remote;
 
 /// The paths to one peer.
@@ -38,6 +41,10 @@ pub(crate) struct Paths {
     near: Vec<SocketAddr>,
     /// How the peer's NAT maps, as it says.
     mapping: Mapping,
+    /// The IPv4 address at which a server saw the peer last, as it says.
+    public: Option<SocketAddrV4>,
+    /// Addresses that nobody named and that were challenged all the same.
+    guessed: u64,
     search: Option<Search>,
     /// When the last search began.
     began: Option<Instant>,
@@ -53,8 +60,13 @@ pub(crate) struct Paths {
 /// A search for a path without the relay.
 #[derive(Debug, Clone, Copy)]
 struct Search {
+    began: Instant,
     ends: Instant,
     rounds: u32,
+    /// When the peer was first told our candidates since it began.
+    told: Option<Instant>,
+    /// How often the next ports of the peer's NAT were tried.
+    predictions: u32,
     /// When the last round was.
     last: Option<Instant>,
     next: Instant,
@@ -88,8 +100,13 @@ struct Check {
 pub(crate) enum Step {
     /// Tell the peer our candidates, and find out whether they still hold.
     Tell,
+    /// Send a short challenge that does not get as far as the peer.
+    Open(SocketAddr),
     /// Send a challenge of so many bytes.
     Challenge(SocketAddr, Size),
+    /// Send a short challenge to an address that nobody named. It need not be remembered: where it arrives, the peer's
+    /// answer comes from an address that was only seen, which is challenged then.
+    Guess(SocketAddr),
     /// Frames take another path.
     Moved,
 }
@@ -112,6 +129,8 @@ pub(crate) struct Setting {
     pub(crate) searches: bool,
     /// The relay may reach the peer.
     pub(crate) relay: bool,
+    /// How the node's own NAT maps.
+    pub(crate) mapping: Mapping,
 }
 
 impl Paths {
@@ -123,6 +142,8 @@ impl Paths {
             remotes: Vec::new(),
             near: Vec::new(),
             mapping: Mapping::Unknown,
+            public: None,
+            guessed: 0,
             search: None,
             began: None,
             failures: 0,
@@ -223,8 +244,10 @@ impl Paths {
             return false;
         }
         let Path::Udp(address) = from else { return false };
-        if self.remotes.iter().any(|remote| remote.address == address) {
-            return false;
+        if let Some(remote) = self.remotes.iter_mut().find(|remote| remote.address == address) {
+            // The NATs of both are open for each other there: nothing is to be waited for.
+            let news = !std::mem::replace(&mut remote.heard, true) && remote.answered.is_none();
+            return news && self.search.is_some() && setting.searches && self.search_now(now);
         }
         // It comes from where nobody said it would: its NAT made another address of it, or it moved.
         self.add(Remote::seen(address));
@@ -233,7 +256,7 @@ impl Paths {
 
     /// The peer says where it may be reached; true when [`Paths::timeout`] should be called.
     pub(crate) fn candidates(&mut self, now: Instant, said: &Candidates, setting: Setting) -> bool {
-        self.mapping = said.mapping;
+        (self.mapping, self.public) = (said.mapping, predict::public(said));
         let before = self.named();
         self.remotes.retain(|remote| {
             remote.kind.is_none() || remote.near || said.list.iter().any(|c| c.address == remote.address)
@@ -323,7 +346,7 @@ impl Paths {
     pub(crate) fn forget(&mut self) {
         let Path::Relay(peer) = self.relay else { return };
         let near = std::mem::take(&mut self.near);
-        *self = Self { changes: self.changes, near, ..Self::new(peer) };
+        *self = Self { changes: self.changes, guessed: self.guessed, near, ..Self::new(peer) };
         self.add_near();
     }
 
@@ -389,6 +412,14 @@ impl Paths {
     /// Our candidates went to the peer.
     pub(crate) fn tells(&mut self, now: Instant) {
         self.told = Some(now);
+        if let Some(search) = &mut self.search {
+            search.told.get_or_insert(now);
+        }
+    }
+
+    /// Challenges that went to addresses which nobody named.
+    pub(crate) fn guessed(&self) -> u64 {
+        self.guessed
     }
 
     fn search_goes_on(&mut self, now: Instant, setting: Setting, steps: &mut Vec<Step>) {
@@ -410,20 +441,46 @@ impl Paths {
             self.search = Some(search);
             return;
         }
+        // What opens the own NAT leaves before the peer hears that it may send.
+        self.open(now, steps);
         if self.told.is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
             self.told = Some(now);
             steps.push(Step::Tell);
         }
+        search.rounds += 1;
+        search.last = Some(now);
+        search.next = now + (ROUND * search.rounds).min(ROUND_MOST);
+        let mut challenged = false;
         for remote in self.remotes.iter().filter(|remote| Path::Udp(remote.address) != self.current) {
+            if let Some(ready) = self.ready_at(&search, remote).filter(|ready| *ready > now) {
+                search.next = search.next.min(ready);
+                continue;
+            }
+            challenged = true;
             let size = if remote.answered.is_some() { Size::Full } else { Size::Short };
             if remote.proved.is_none_or(|proved| now.duration_since(proved) >= PROVED) {
                 steps.push(Step::Challenge(remote.address, size));
             }
         }
-        search.rounds += 1;
-        search.last = Some(now);
-        search.next = now + (ROUND * search.rounds).min(ROUND_MOST);
+        if challenged {
+            self.predict(&mut search, setting, steps);
+        }
         self.search = Some(search);
+    }
+
+    /// Tries the next ports of a peer whose NAT counts. Behind another NAT of that kind each try would come from another
+    /// port itself, where the peer does not look.
+    fn predict(&mut self, search: &mut Search, setting: Setting, steps: &mut Vec<Step>) {
+        let relayed = matches!(self.current, Path::Relay(_));
+        let silent = self.remotes.iter().all(|remote| remote.answered.is_none());
+        if setting.mapping.is_dependent() || !relayed || !silent || search.predictions == PREDICTIONS {
+            return;
+        }
+        search.predictions += 1;
+        for address in predict::predicted(self.mapping, self.public) {
+            self.guessed += 1;
+            steps.push(Step::Guess(address));
+        }
     }
 
     /// Asks the path in use whether it lives, and leaves it when it does not.
@@ -478,7 +535,8 @@ impl Paths {
 
     fn search_now(&mut self, now: Instant) -> bool {
         if self.search.is_none() {
-            self.search = Some(Search { ends: now + SEARCH, rounds: 0, last: None, next: now });
+            self.search = Some(Search::new(now));
+            self.unopened();
             self.began = Some(now);
         } else if let Some(search) = &mut self.search {
             // A peer that names addresses all the time does not make challenges faster than a search that begins.
@@ -555,6 +613,13 @@ impl Paths {
     }
 }
 
+impl Search {
+    fn new(now: Instant) -> Self {
+        let ends = now + SEARCH;
+        Self { began: now, ends, rounds: 0, told: None, predictions: 0, last: None, next: now }
+    }
+}
+
 /// What the peer names, and what it was seen at beyond that.
 const REMOTES: usize = control::CANDIDATES + 8;
 /// A search takes no longer: what plain punching reaches answers within a second or two.
@@ -565,6 +630,8 @@ const ROUND: Duration = Duration::from_millis(50);
 const ROUND_MOST: Duration = Duration::from_millis(500);
 /// Rounds of one search, twice as many as undisturbed ones have: what a peer says may hasten them, not add many.
 const ROUNDS: u32 = 32;
+/// The next ports of a NAT that counts are tried so often in one search: once more than a loss costs.
+const PREDICTIONS: u32 = 2;
 /// The rest of a search that has found a path.
 const AFTERMATH: Duration = Duration::from_millis(300);
 /// A peer that says its addresses is searched with at most so often where they are the same.

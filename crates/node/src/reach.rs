@@ -8,8 +8,8 @@ use mesh_wire::control::{Candidates, Control, PATH_CHALLENGE, PROBE, PathChallen
 
 use crate::node::{Node, NodeEvent, Now, Slot};
 use crate::path::Path;
-use crate::paths::{Setting, Size, Step};
-use crate::tx::TxQueue;
+use crate::paths::{OPENING_HOPS, Setting, Size, Step};
+use crate::tx::{By, TxQueue};
 
 impl Node {
     /// Takes the addresses at which this node may be reached, found anew. Poll for transmits afterwards.
@@ -91,7 +91,8 @@ impl Node {
     /// What the paths of a peer depend on.
     pub(crate) fn setting(&self, slot: Slot) -> Setting {
         let searches = self.config.direct && !self.peers[slot.0].sessions.is_empty();
-        Setting { searches, relay: self.relay && self.peers[slot.0].online != Some(false) }
+        let relay = self.relay && self.peers[slot.0].online != Some(false);
+        Setting { searches, relay, mapping: self.candidates.mapping }
     }
 
     pub(crate) fn paths_timeout(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
@@ -174,6 +175,16 @@ impl Node {
                     self.event(NodeEvent::Gather);
                     self.tell_candidates(now, slot, tx);
                 }
+                Step::Open(address) => {
+                    let id = self.short_challenge(now, slot, address, By::Hops(OPENING_HOPS), tx);
+                    // It may reach a peer that is near all the same.
+                    if let Some(id) = id {
+                        self.peers[slot.0].paths.challenged(now, address, id, Size::Short);
+                    }
+                }
+                Step::Guess(address) => {
+                    self.short_challenge(now, slot, address, By::Usual, tx);
+                }
                 Step::Challenge(address, size) => {
                     let id = self.random_u64();
                     let bytes = match size {
@@ -196,6 +207,27 @@ impl Node {
                 Step::Moved => self.moved(slot),
             }
         }
+    }
+
+    /// Sends a challenge that leaves by itself, and returns its id.
+    fn short_challenge(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        to: SocketAddr,
+        by: By,
+        tx: &mut TxQueue,
+    ) -> Option<u64> {
+        let size = u16::try_from(PATH_CHALLENGE).expect("it is short");
+        let id = self.random_u64();
+        let peer = &self.peers[slot.0];
+        let number = peer.sessions[peer.settled()?].number.get();
+        let path = Path::Udp(to);
+        tx.end(path);
+        let challenge = Control::PathChallenge(PathChallenge { id, size });
+        let sent = self.send_control_over(now, slot, number, path, &challenge, tx);
+        tx.end_by(path, by);
+        sent.then_some(id)
     }
 
     fn tell_candidates(&mut self, now: Instant, slot: Slot, tx: &mut TxQueue) {

@@ -48,6 +48,8 @@ pub struct PeerSnapshot {
     pub searching: bool,
     /// How long until traffic begins the next search.
     pub next_search: Option<Duration>,
+    /// Challenges that went to ports which it did not name.
+    pub guesses: u64,
     /// What we do about it.
     pub phase: PeerPhase,
     /// The session in use.
@@ -139,6 +141,7 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
         mapping: peer.paths.mapping(),
         searching: peer.paths.searches(),
         next_search: peer.paths.next_search().map(|at| at.saturating_duration_since(now)),
+        guesses: peer.paths.guessed(),
         phase: match (session, peer.dialling) {
             (Some(_), _) => PeerPhase::Established,
             (None, true) => PeerPhase::Handshaking,

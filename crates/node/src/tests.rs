@@ -191,6 +191,10 @@ impl World {
         while let Some((from, mut tx)) = waiting.pop() {
             while let Some(mut transmit) = tx.pop() {
                 self.datagrams += 1;
+                if matches!(transmit.by, By::Hops(_)) {
+                    // It ends before it gets anywhere.
+                    continue;
+                }
                 let Some((to, path)) = self.resolve(from, transmit.to) else { continue };
                 if self.cut.contains(&from) || self.cut.contains(&to) {
                     continue;

@@ -12,6 +12,16 @@ const SPARE: usize = 8;
 /// Paths with an open batch at the same time; beyond it the oldest batch is closed.
 const OPEN: usize = 8;
 
+/// How a message leaves over UDP, beside where it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum By {
+    /// From the node's own socket, or from the one that was kept for the address.
+    #[default]
+    Usual,
+    /// The same, but it may pass only so many routers (TTL, hop limit).
+    Hops(u8),
+}
+
 /// One message for one path.
 #[derive(Debug)]
 pub struct Transmit {
@@ -25,6 +35,8 @@ pub struct Transmit {
     pub class: u8,
     /// Several are to be handed to the kernel one by one.
     pub single: bool,
+    /// How it leaves over UDP.
+    pub by: By,
 }
 
 /// Collects what [`crate::Node`] sends. Frames of equal size for one path share a message; order is kept for each
@@ -73,6 +85,15 @@ impl TxQueue {
         }
     }
 
+    /// Ends the path's open batch, which leaves in another way than others. The message is small.
+    pub(crate) fn end_by(&mut self, to: Path, by: By) {
+        let Some(at) = self.open.iter().position(|batch| batch.to == to) else { return };
+        let batch = self.open.remove(at);
+        let payload = BytesMut::from(&batch.payload[..]);
+        self.recycle(batch.payload);
+        self.closed.push_back(Transmit { to, payload, segment: None, class: 0, single: false, by });
+    }
+
     /// Has the frames of the path's open batch handed to the kernel one by one.
     pub(crate) fn singly(&mut self, to: Path) {
         if let Some(batch) = self.open.iter_mut().find(|batch| batch.to == to) {
@@ -109,6 +130,7 @@ impl TxQueue {
             segment: None,
             class: 0,
             single: false,
+            by: By::Usual,
         });
     }
 
@@ -168,6 +190,7 @@ impl TxQueue {
             segment,
             class: batch.class,
             single: batch.single,
+            by: By::Usual,
         });
     }
 }

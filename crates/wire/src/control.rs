@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 pub use self::path::{
     CANDIDATES, CHALLENGE as PATH_CHALLENGE, Candidate, CandidateKind, Candidates, Mapping, PROBE,
-    PathChallenge, PathResponse,
+    PathChallenge, PathResponse, STEP, Step,
 };
 use crate::codec::{Put, Reader, WireError};
 use crate::limits;

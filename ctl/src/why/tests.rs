@@ -187,6 +187,7 @@ fn sample() -> Status {
                     remote("192.168.1.7:4000", AddressKind::Host),
                     remote("198.51.100.7:52000", AddressKind::Reflexive),
                 ],
+                guesses: 0,
             }),
             ..PeerStatus::default()
         }],

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use bytes::BytesMut;
-use mesh_net::{RelaySender, SendError, UdpSockets};
-use mesh_node::{BATCH, Path, Transmit, TxQueue};
+use mesh_net::{RelaySender, SendError, UdpSendError, UdpSockets};
+use mesh_node::{BATCH, By, Path, Transmit, TxQueue};
 use mesh_wire::NodeId;
 
 use super::EngineDrops;
@@ -24,7 +24,7 @@ impl Ways {
     /// Sends a message on its path; what a way does not take is dropped and counted.
     pub(super) fn carry(
         &mut self,
-        Transmit { to, payload, segment, class, single }: Transmit,
+        Transmit { to, payload, segment, class, single, by }: Transmit,
         tx: &mut TxQueue,
     ) {
         match to {
@@ -33,18 +33,30 @@ impl Ways {
                 Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
                 Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
             },
+            Path::Udp(address) if by != By::Usual => {
+                let sent = match by {
+                    By::Usual => self.udp.send(address, &payload, None, 0),
+                    By::Hops(hops) => self.udp.send_near(address, &payload, hops),
+                };
+                self.count(sent);
+                tx.recycle(payload);
+            }
             Path::Udp(address) => {
                 let class = class & self.classes;
                 let at_once = segment.filter(|_| single).map_or(payload.len(), usize::from);
                 for datagrams in payload.chunks(at_once.max(1)) {
-                    if let Err(error) = self.udp.send(address, datagrams, segment.filter(|_| !single), class)
-                    {
-                        self.drops.udp += 1;
-                        tracing::trace!(%error, "a datagram was not sent");
-                    }
+                    let sent = self.udp.send(address, datagrams, segment.filter(|_| !single), class);
+                    self.count(sent);
                 }
                 tx.recycle(payload);
             }
+        }
+    }
+
+    fn count(&mut self, sent: Result<(), UdpSendError>) {
+        if let Err(error) = sent {
+            self.drops.udp += 1;
+            tracing::trace!(%error, "a datagram was not sent");
         }
     }
 

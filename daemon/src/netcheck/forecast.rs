@@ -75,7 +75,7 @@ fn reach(family: &FamilyCheck) -> Reach {
         ) => Reach::Everybody,
         (NatMapping::None | NatMapping::Independent, Filter::AddressAndPortDependent) => Reach::Usual,
         (NatMapping::None | NatMapping::Independent | NatMapping::Unknown, _) => Reach::UsualAtLeast,
-        (NatMapping::Dependent, _) => Reach::OpenOnly,
+        (NatMapping::Sequential | NatMapping::Dependent, _) => Reach::OpenOnly,
     }
 }
 

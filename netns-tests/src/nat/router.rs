@@ -32,6 +32,7 @@ pub(super) enum Uplink<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rules {
     Masquerade,
+    MasqueradeAccepting,
     MasqueradeRandom,
     OnlyWeb,
 }
@@ -174,6 +175,7 @@ impl Rules {
         };
         // A new packet at the router itself is dropped, so that no entry in its table is made for it: such an entry
         // takes a port, and what the inside sends to the same address then leaves from another one.
+        let own = if self == Self::MasqueradeAccepting { "accept" } else { "drop" };
         format!(
             "table ip translate {{
                 chain postrouting {{
@@ -184,7 +186,7 @@ impl Rules {
             table ip filter {{
                 chain input {{
                     type filter hook input priority 0;
-                    iifname \"wan\" ct state new drop
+                    iifname \"wan\" ct state new {own}
                 }}
                 chain forward {{
                     type filter hook forward priority 0; policy drop;

@@ -53,6 +53,30 @@ fn behind_two_routers_in_a_row_and_a_restricted_one() {
 }
 
 #[test]
+fn behind_a_router_that_counts_and_restricted_ones() {
+    for restricted in [NatKind::PortRestricted, NatKind::LinuxPortRestricted] {
+        direct(
+            "behind_a_router_that_counts_and_restricted_ones",
+            NatKind::SymmetricSequential,
+            restricted,
+        );
+    }
+}
+
+/// On a long way, since the first packets have to end before they come to the other router.
+#[test]
+fn behind_two_routers_that_let_strangers_take_a_port() {
+    scenario("behind_two_routers_that_let_strangers_take_a_port", |lab| {
+        let public = lab.public(Underlay::V4)?;
+        public.lengthen()?;
+        let kind = NatKind::LinuxAccepting;
+        let sites = [public.site("one", kind)?, public.site("two", kind)?];
+        let hosts = [sites[0].host("laptop")?, sites[1].host("pi")?];
+        meets(lab, &public, [&hosts[0], &hosts[1]], kind.name()).map(drop)
+    });
+}
+
+#[test]
 fn ipv6_alone_and_ipv6_beside_a_dead_ipv4() {
     direct("ipv6_alone_and_ipv6_beside_a_dead_ipv4", NatKind::Ipv6Only, NatKind::DeadIpv4);
 }

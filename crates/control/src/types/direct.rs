@@ -30,6 +30,9 @@ pub struct DirectStatus {
     /// Where the peer may be reached, and what came of trying.
     #[serde(default)]
     pub remotes: Vec<RemoteAddress>,
+    /// Challenges to ports that nobody named: those that a NAT which counts gives out next.
+    #[serde(default)]
+    pub guesses: u64,
 }
 
 /// How a NAT maps a socket to its public address (RFC 4787, section 4.1).
@@ -40,12 +43,22 @@ pub enum NatMapping {
     None,
     /// The same for every destination.
     Independent,
-    /// Another one for each destination, which is also called symmetric.
+    /// Another one for each destination, which is also called symmetric, with ports in sequence.
+    Sequential,
+    /// Another one for each destination, with ports in no order.
     Dependent,
     /// It was not found out, or is one that this version does not know.
     #[default]
     #[serde(other)]
     Unknown,
+}
+
+impl NatMapping {
+    /// Tells whether destinations see different ports.
+    #[must_use]
+    pub const fn is_dependent(self) -> bool {
+        matches!(self, Self::Sequential | Self::Dependent)
+    }
 }
 
 /// How a node came to an address.

@@ -86,6 +86,23 @@ pub(super) fn with_class(fd: RawFd, transmit: &Transmit<'_>, class: u8) -> io::R
     Ok(())
 }
 
+/// Sends one datagram that may pass so many routers.
+pub(super) fn with_hops(fd: RawFd, to: SocketAddr, payload: &[u8], hops: u8) -> io::Result<()> {
+    let hops = i32::from(hops.max(1));
+    let limit = match to {
+        SocketAddr::V4(_) => ControlMessage::Ipv4Ttl(&hops),
+        SocketAddr::V6(_) => ControlMessage::Ipv6HopLimit(&hops),
+    };
+    let to = SockaddrStorage::from(to);
+    let send = || sendmsg(fd, &[IoSlice::new(payload)], &[limit], MsgFlags::MSG_DONTWAIT, Some(&to));
+    match send() {
+        // The news of an earlier datagram, told once and in place of sending this one.
+        Err(Errno::ECONNREFUSED) => send()?,
+        result => result?,
+    };
+    Ok(())
+}
+
 /// How many datagrams of this size the kernel cuts from one payload.
 fn segments_at_once(segment: usize) -> usize {
     (MAX_PAYLOAD / segment).clamp(1, MAX_SEGMENTS)

@@ -53,12 +53,12 @@ const NEAR: usize = 6;
 #[cfg(test)]
 mod tests {
     use mesh_wire::NodeId;
-    use mesh_wire::control::{Candidate, CandidateKind, Candidates};
+    use mesh_wire::control::{Candidate, CandidateKind, Candidates, Mapping};
 
     use super::*;
     use crate::paths::Step;
 
-    const ON: Setting = Setting { searches: true, relay: true };
+    const ON: Setting = Setting { searches: true, relay: true, mapping: Mapping::None };
 
     fn address(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 168, 1, number], 1))
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
     fn peer_that_moved_is_followed_without_a_relay() {
-        let alone = Setting { searches: true, relay: false };
+        let alone = Setting { relay: false, ..ON };
         let mut now = Instant::now();
         let mut paths = Paths::new(NodeId([1; 32]));
         paths.set_near(now, vec![address(1)], alone);

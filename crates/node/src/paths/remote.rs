@@ -26,6 +26,10 @@ pub(crate) struct Remote {
     pub(crate) answered: Option<Instant>,
     /// When one of full size was.
     pub(crate) proved: Option<Instant>,
+    /// When this search sent the packet there that opens the own NAT and goes no further.
+    pub(super) opened: Option<Instant>,
+    /// Something of the peer came from there since this search began.
+    pub(super) heard: bool,
     /// Whether frames that leave together arrive.
     pub(crate) segments: Segments,
 }
@@ -59,6 +63,8 @@ impl Remote {
             rtt: None,
             answered: None,
             proved: None,
+            opened: None,
+            heard: false,
             segments: Segments::default(),
         }
     }

@@ -44,8 +44,40 @@ pub enum Mapping {
     None,
     /// The same for all destinations.
     Independent,
+    /// Another one for each destination, at a distance of so many ports from the one made before it: [`Step`].
+    Sequential(Step),
     /// Another one for each destination.
     Dependent,
+}
+
+/// The distance between two ports that a NAT gives out one after the other: up to [`STEP`] either way, and not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step(i8);
+
+/// The largest step that counts as a sequence: more is rather chance, or what many others behind the same NAT do.
+pub const STEP: i8 = 16;
+
+impl Step {
+    /// Takes a distance that may be a step.
+    #[must_use]
+    pub fn new(distance: i32) -> Option<Self> {
+        let step = i8::try_from(distance).ok()?;
+        (step != 0 && (-STEP..=STEP).contains(&step)).then_some(Self(step))
+    }
+
+    /// The distance in ports.
+    #[must_use]
+    pub const fn get(self) -> i8 {
+        self.0
+    }
+}
+
+impl Mapping {
+    /// Tells whether destinations see different ports.
+    #[must_use]
+    pub const fn is_dependent(self) -> bool {
+        matches!(self, Self::Sequential(_) | Self::Dependent)
+    }
 }
 
 /// What a node says of its addresses; each message replaces the one before.
@@ -79,7 +111,13 @@ pub struct PathResponse {
 
 impl Candidates {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        out.put_u8(code(&MAPPINGS, self.mapping));
+        match self.mapping {
+            Mapping::Sequential(step) => {
+                out.put_u8(SEQUENTIAL);
+                out.put(&step.get().to_be_bytes());
+            }
+            other => out.put_u8(code(&MAPPINGS, other)),
+        }
         let list = &self.list[..self.list.len().min(CANDIDATES)];
         out.put_u8(u8::try_from(list.len()).expect("at most 16"));
         for candidate in list {
@@ -89,7 +127,13 @@ impl Candidates {
     }
 
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        let mapping = value(&MAPPINGS, reader.u8()?, "mapping")?;
+        let mapping = match reader.u8()? {
+            SEQUENTIAL => {
+                let step = i8::from_be_bytes(reader.array()?);
+                Mapping::Sequential(Step::new(step.into()).ok_or(WireError::Invalid("step"))?)
+            }
+            other => value(&MAPPINGS, other, "mapping")?,
+        };
         let count = usize::from(reader.u8()?);
         if count > CANDIDATES {
             return Err(WireError::TooLong("candidates"));
@@ -197,6 +241,8 @@ const KINDS: [(CandidateKind, u8); 4] = [
     (CandidateKind::Reflexive, 3),
     (CandidateKind::Configured, 4),
 ];
+/// Followed by the step as a signed byte.
+const SEQUENTIAL: u8 = 4;
 const MAPPINGS: [(Mapping, u8); 4] =
     [(Mapping::Unknown, 0), (Mapping::None, 1), (Mapping::Independent, 2), (Mapping::Dependent, 3)];
 

@@ -26,6 +26,13 @@ fn samples() -> Vec<(Control<'static>, &'static [u8])> {
             ],
         ),
         (
+            Control::Candidates(Candidates {
+                mapping: Mapping::Sequential(Step::new(-2).unwrap()),
+                list: Vec::new(),
+            }),
+            &[4, 4, 0xfe, 0],
+        ),
+        (
             Control::PathChallenge(PathChallenge { id: 3, size: 29 }),
             &[5, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ),
@@ -159,6 +166,17 @@ fn addresses_that_no_peer_has_are_refused() {
     let mut more = bytes;
     more[2] = 17;
     assert_eq!(Control::parse(&more), Err(WireError::TooLong("candidates")));
+}
+
+#[test]
+fn steps_that_are_none_are_refused() {
+    for distance in [0, 17, -17, 127, -128, 40_000] {
+        assert_eq!(Step::new(distance), None, "{distance}");
+        if let Ok(byte) = i8::try_from(distance) {
+            let bytes = [4, 4, byte.to_be_bytes()[0], 0];
+            assert_eq!(Control::parse(&bytes), Err(WireError::Invalid("step")), "{distance}");
+        }
+    }
 }
 
 fn messages() -> impl Strategy<Value = Vec<u8>> {

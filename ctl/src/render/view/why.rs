@@ -104,6 +104,7 @@ pub(super) const fn nat(mapping: NatMapping) -> &'static str {
     match mapping {
         NatMapping::None => "none: its address is its own",
         NatMapping::Independent => "the same public port for every destination",
+        NatMapping::Sequential => "the next public port for each destination (symmetric, in sequence)",
         NatMapping::Dependent => "another public port for each destination (symmetric)",
         NatMapping::Unknown => "not found out",
     }

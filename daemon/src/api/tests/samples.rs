@@ -150,6 +150,7 @@ pub(super) fn direct() -> DirectStatus {
             single: false,
             rtt_ms: Some(7.5),
         }],
+        guesses: 32,
     }
 }
 
