@@ -299,6 +299,9 @@ impl Worker {
         if ready.udp {
             self.read_udp(now);
         }
+        if ready.others {
+            self.read_others(now, ready.udp || ready.device);
+        }
         if ready.device {
             self.send_waiting(now)?;
         }
@@ -322,14 +325,19 @@ impl Worker {
             PollFd::new(self.inbox.signal().as_fd(), PollFlags::POLLIN),
             unwatched.clone(),
             unwatched.clone(),
+            unwatched.clone(),
+            unwatched.clone(),
             unwatched,
         ];
-        for (fd, socket) in fds[1..=SOCKETS].iter_mut().zip(self.ways.udp.fds()) {
+        for (fd, socket) in fds[FRAMES_AT..OTHERS_AT].iter_mut().zip(self.ways.udp.fds()) {
+            *fd = PollFd::new(socket, PollFlags::POLLIN);
+        }
+        for (fd, socket) in fds[OTHERS_AT..DEVICE_AT].iter_mut().zip(self.ways.udp.other_fds()) {
             *fd = PollFd::new(socket, PollFlags::POLLIN);
         }
         let room = self.ways.relay.queued_bytes() < RELAY_BACKLOG;
         if room {
-            fds[SOCKETS + 1] = PollFd::new(self.device.as_fd(), PollFlags::POLLIN);
+            fds[DEVICE_AT] = PollFd::new(self.device.as_fd(), PollFlags::POLLIN);
         }
         let waiting = room && !self.waiting.is_empty();
         match poll(&mut fds, if waiting { PollTimeout::ZERO } else { timeout }) {
@@ -338,7 +346,11 @@ impl Worker {
         }
         self.inbox.clear();
         let any = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-        Ok(Ready { udp: fds[1..=SOCKETS].iter().any(any), device: waiting || any(&fds[SOCKETS + 1]) })
+        Ok(Ready {
+            udp: fds[FRAMES_AT..OTHERS_AT].iter().any(any),
+            others: fds[OTHERS_AT..DEVICE_AT].iter().any(any),
+            device: waiting || any(&fds[DEVICE_AT]),
+        })
     }
 
     fn flush(&mut self) {
@@ -433,12 +445,18 @@ impl Worker {
 
 /// Which of the file descriptors have something.
 struct Ready {
+    /// A socket has sealed frames.
     udp: bool,
+    /// A socket has what is no frame.
+    others: bool,
     device: bool,
 }
 
-/// One UDP socket for each family.
-const SOCKETS: usize = 2;
+/// Where the UDP sockets of the frames are among the file descriptors: one for each family.
+const FRAMES_AT: usize = 1;
+/// The same of the sockets for what is no frame.
+const OTHERS_AT: usize = 3;
+const DEVICE_AT: usize = 5;
 
 /// Returns the present by this machine's clocks.
 #[must_use]

@@ -3,12 +3,16 @@
 //! In: datagrams of anybody, unread, in the batches that the kernel hands out. Out: datagrams, several at once where the
 //! kernel cuts them apart itself (UDP GSO). What the bytes mean is decided elsewhere.
 //!
-//! Invariants: at most one socket per address family; no allocation per datagram; the work of one call is bounded; no
+//! Each thread has a socket per address family for sealed frames. What is not a frame comes to another one, so that a
+//! flood of it fills neither the queue of the frames nor the time for them; see [`steer`].
+//!
+//! Invariants: one address per family; no allocation per datagram; the work of one call is bounded; no
 //! ICMP message and no refusal by a firewall ends a socket. No datagram is fragmented by IP, so one that is larger than
 //! the interface's MTU is refused.
 
 mod error;
 mod send;
+mod steer;
 #[cfg(test)]
 mod tests;
 
@@ -25,38 +29,87 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 pub use error::{UdpBindError, UdpSendError};
 
-/// The UDP sockets of a node: at most one for IPv4 and one for IPv6.
+/// The UDP sockets of one thread: at most one for IPv4 and one for IPv6 that sealed frames come to, and as many for
+/// whatever else comes.
 #[derive(Debug)]
 pub struct UdpSockets {
     ipv4: Option<UdpSocket>,
     ipv6: Option<UdpSocket>,
+    others: Vec<UdpSocket>,
     buffers: Buffers,
 }
 
+/// The sockets of all threads.
+#[derive(Debug)]
+pub struct UdpBound {
+    /// Those of each thread; a frame comes to the thread of its lane. Those of the first take whatever is not a frame.
+    pub threads: Vec<UdpSockets>,
+    /// Why there is only one thread, and one socket for everything: the kernel does not distribute datagrams.
+    pub refused: Option<io::Error>,
+}
+
 impl UdpSockets {
-    /// Binds a socket to each address; none at all for an empty list. A port of zero lets the kernel choose.
+    /// Binds the sockets of one thread to each address; none at all for an empty list. A port of zero lets the kernel
+    /// choose.
+    ///
+    /// # Errors
+    /// As for [`UdpSockets::bind_for`].
+    pub fn bind(listen: &[SocketAddr]) -> Result<Self, UdpBindError> {
+        let mut threads = Self::bind_for(listen, 1)?.threads;
+        Ok(threads.swap_remove(0))
+    }
+
+    /// Binds the sockets of several threads, 1 to 16, to each address; none at all for an empty list. A port of zero lets
+    /// the kernel choose.
     ///
     /// An IPv6 socket takes IPv6 only, so that both families can share a port. Where the process has `CAP_NET_ADMIN` its
-    /// buffers may exceed `net.core.rmem_max` and `wmem_max`.
+    /// buffers may exceed `net.core.rmem_max` and `wmem_max`. Where the kernel does not distribute datagrams among
+    /// sockets, there is one thread, and the reason.
     ///
     /// # Errors
     /// A second address of one family, or what the kernel says about the address.
-    pub fn bind(listen: &[SocketAddr]) -> Result<Self, UdpBindError> {
-        let (mut ipv4, mut ipv6) = (None, None);
+    pub fn bind_for(listen: &[SocketAddr], threads: usize) -> Result<UdpBound, UdpBindError> {
+        let mut groups = Vec::new();
         for &address in listen {
-            let slot = if address.is_ipv4() { &mut ipv4 } else { &mut ipv6 };
-            if slot.is_some() {
+            if groups.iter().any(|(known, _): &(SocketAddr, _)| known.is_ipv4() == address.is_ipv4()) {
                 let source = io::Error::new(io::ErrorKind::InvalidInput, "one address per family is enough");
                 return Err(UdpBindError { address, source });
             }
-            *slot = Some(UdpSocket::bind(address).map_err(|source| UdpBindError { address, source })?);
+            let socket =
+                UdpSocket::bind(address, false).map_err(|source| UdpBindError { address, source })?;
+            groups.push((address, vec![socket]));
         }
-        Ok(Self { ipv4, ipv6, buffers: Buffers::new() })
+        let steered = groups.iter_mut().try_for_each(|(_, group)| steer::spread(group, threads));
+        let threads = if steered.is_ok() { threads } else { 1 };
+        let mut bound = UdpBound {
+            threads: std::iter::repeat_with(Self::none).take(threads).collect(),
+            refused: steered.err(),
+        };
+        for (address, group) in groups {
+            let mut group = group.into_iter();
+            for (thread, socket) in bound.threads.iter_mut().zip(group.by_ref()) {
+                let slot = if address.is_ipv4() { &mut thread.ipv4 } else { &mut thread.ipv6 };
+                *slot = Some(socket);
+            }
+            if bound.refused.is_none() {
+                bound.threads[0].others.extend(group);
+            }
+        }
+        Ok(bound)
+    }
+
+    fn none() -> Self {
+        Self { ipv4: None, ipv6: None, others: Vec::new(), buffers: Buffers::new() }
     }
 
     /// What to poll: readable means [`recv_batch`](Self::recv_batch) has work, writable that a full socket has room.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets().map(|socket| socket.socket.as_fd())
+    }
+
+    /// What to poll for [`recv_others`](Self::recv_others); nothing where everything comes to the sockets of the frames.
+    pub fn other_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.others.iter().map(|socket| socket.socket.as_fd())
     }
 
     /// The addresses the sockets are bound to, IPv4 first.
@@ -83,19 +136,23 @@ impl UdpSockets {
         &mut self,
         mut each: impl FnMut(SocketAddr, &mut [u8], usize, Ecn),
     ) -> io::Result<usize> {
-        let Self { ipv4, ipv6, buffers } = self;
-        let mut received = 0;
-        let mut failure = None;
-        for socket in [&*ipv4, &*ipv6].into_iter().flatten() {
-            match buffers.fill(socket, &mut each) {
-                Ok(count) => received += count,
-                Err(error) => failure = Some(error),
-            }
-        }
-        match failure {
-            Some(error) if received == 0 => Err(error),
-            Some(_) | None => Ok(received),
-        }
+        let Self { ipv4, ipv6, buffers, .. } = self;
+        let sockets = [&*ipv4, &*ipv6].into_iter().flatten();
+        receive(sockets, |socket| buffers.fill(socket, &mut each))
+    }
+
+    /// The same for what is not a sealed frame, at most `most` buffers from each socket: whoever is flooded reads few, and
+    /// the kernel drops the rest.
+    ///
+    /// # Errors
+    /// As for [`recv_batch`](Self::recv_batch).
+    pub fn recv_others(
+        &mut self,
+        most: usize,
+        mut each: impl FnMut(SocketAddr, &mut [u8], usize, Ecn),
+    ) -> io::Result<usize> {
+        let Self { others, buffers, .. } = self;
+        receive(others.iter(), |socket| buffers.fill_some(socket, most, &mut each))
     }
 
     /// Sends one datagram, or several of `segment` bytes each of which only the last may be shorter.
@@ -153,8 +210,10 @@ struct UdpSocket {
 }
 
 impl UdpSocket {
-    fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Binds one; a further one to the address of the others where it is shared.
+    fn bind(address: SocketAddr, shared: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        socket.set_reuse_port(shared)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -165,6 +224,25 @@ impl UdpSocket {
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let gso = AtomicBool::new(state.max_gso_segments() > 1);
         Ok(Self { socket, state, local, gso })
+    }
+}
+
+/// Receives from each socket; an error counts only where nothing came from any.
+fn receive<'s>(
+    sockets: impl Iterator<Item = &'s UdpSocket>,
+    mut fill: impl FnMut(&UdpSocket) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let mut received = 0;
+    let mut failure = None;
+    for socket in sockets {
+        match fill(socket) {
+            Ok(count) => received += count,
+            Err(error) => failure = Some(error),
+        }
+    }
+    match failure {
+        Some(error) if received == 0 => Err(error),
+        Some(_) | None => Ok(received),
     }
 }
 
@@ -202,9 +280,19 @@ impl Buffers {
         socket: &UdpSocket,
         each: &mut impl FnMut(SocketAddr, &mut [u8], usize, Ecn),
     ) -> io::Result<usize> {
-        let count = self.receive(socket)?;
+        let count = self.fill_some(socket, self.limit, each)?;
         let bytes: usize = self.meta.iter().take(count).map(|meta| meta.len).sum();
         self.limit = if bytes > count * LARGE { LARGE_BATCH } else { BATCH_SIZE };
+        Ok(count)
+    }
+
+    fn fill_some(
+        &mut self,
+        socket: &UdpSocket,
+        most: usize,
+        each: &mut impl FnMut(SocketAddr, &mut [u8], usize, Ecn),
+    ) -> io::Result<usize> {
+        let count = self.receive(socket, most.min(BATCH_SIZE))?;
         for (meta, buffer) in self.meta.iter().zip(self.bytes.chunks_exact_mut(BUFFER_LEN)).take(count) {
             let Some(bytes) = buffer.get_mut(..meta.len) else { continue };
             // An empty datagram says nothing, and a segment of zero bytes would divide nothing.
@@ -215,13 +303,13 @@ impl Buffers {
         Ok(count)
     }
 
-    fn receive(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    fn receive(&mut self, socket: &UdpSocket, most: usize) -> io::Result<usize> {
         let mut rest = self.bytes.chunks_exact_mut(BUFFER_LEN);
         let mut slices: [IoSliceMut<'_>; BATCH_SIZE] =
             array::from_fn(|_| IoSliceMut::new(rest.next().unwrap_or_default()));
         // Each pending error is told once; a second one after the first is left to the next call.
         for _ in 0..2 {
-            match socket.state.recv((&socket.socket).into(), &mut slices[..self.limit], &mut self.meta) {
+            match socket.state.recv((&socket.socket).into(), &mut slices[..most], &mut self.meta) {
                 Ok(count) => return Ok(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(0),
                 Err(error) if error::is_news_of_another(&error) => {}

@@ -3,6 +3,7 @@
 use std::io;
 
 use bytes::BytesMut;
+use mesh_net::MAX_BATCH;
 use mesh_node::{Handshaker, LateDelivery, Now, Path};
 use mesh_packet::Class;
 use mesh_wire::frame::SEALED;
@@ -17,14 +18,28 @@ use super::writer::Writer;
 const BATCH: usize = 64;
 /// Bytes of packets sent between two looks at the inbox and the sockets, so that neither direction starves the other.
 const SEND: usize = 128 * 1024;
+/// Buffers of what is no frame that are taken in a turn with other work: in a flood of them, the kernel drops the rest for
+/// less than taking them costs.
+const FEW_OTHERS: usize = 8;
 /// A packet that takes so long to seal that others may have come meanwhile.
 const LONG: usize = 4096;
 
 impl Worker {
+    /// Takes what the sockets of the frames have; where there is one socket for everything, also what is no frame.
     pub(super) fn read_udp(&mut self, now: Now) {
+        self.read_sockets(now, None);
+    }
+
+    /// Takes what the sockets for anything but frames have, a little where frames or packets wait.
+    pub(super) fn read_others(&mut self, now: Now, busy: bool) {
+        self.read_sockets(now, Some(if busy { FEW_OTHERS } else { MAX_BATCH }));
+    }
+
+    /// `others` is how much is taken at most of what is no frame.
+    fn read_sockets(&mut self, now: Now, others: Option<usize>) {
         let Self { node, device, ways, messages, quic, stun, tx, joining, .. } = self;
         let Ways { udp, drops, .. } = ways;
-        let received = udp.recv_batch(|from, payload, segment, mark| {
+        let each = |from, payload: &mut [u8], segment, mark| {
             let mut writer = Writer::new(device, quic, drops, *joining);
             writer.outer(mark);
             let mut unknown = 0;
@@ -45,7 +60,11 @@ impl Worker {
             }
             *joining = writer.finish();
             drops.unknown_datagram += unknown;
-        });
+        };
+        let received = match others {
+            None => udp.recv_batch(each),
+            Some(most) => udp.recv_others(most, each),
+        };
         // A socket that fails now may work at the next turn; what the relay carries goes on meanwhile.
         if let Err(error) = received {
             drops.udp += 1;

@@ -60,17 +60,24 @@ pub(super) fn machines(
 /// Binds the UDP sockets: those of the configuration; without any, one of each family that the machine has, on a port
 /// that the kernel chooses; none where direct paths are not wanted.
 pub(super) fn sockets(config: &Config) -> Result<UdpSockets, ApiError> {
-    let bind = |listen: &[SocketAddr]| UdpSockets::bind(listen);
+    let bind = |listen: &[SocketAddr]| UdpSockets::bind_for(listen, 1);
     let any: [SocketAddr; 2] = [(Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::UNSPECIFIED, 0).into()];
     let sockets = match &config.udp_listen {
         Some(listen) => bind(listen),
         None if config.direct => bind(&any).or_else(|_| bind(&any[..1])).or_else(|_| bind(&any[1..])),
         None => bind(&[]),
     };
-    sockets.map_err(|error| {
+    let mut bound = sockets.map_err(|error| {
         ApiError::new(ErrorCode::Interface, one_line(&error))
             .with_hint("udp_listen in the configuration names the addresses")
-    })
+    })?;
+    if let Some(error) = &bound.refused {
+        tracing::warn!(
+            %error,
+            "the kernel does not keep frames and other datagrams apart; a flood of the others slows the frames"
+        );
+    }
+    Ok(bound.threads.swap_remove(0))
 }
 
 /// Starts to find out at which addresses the node may be reached; none where nobody wants to know or no socket is bound.

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh_packet::{ECN, Ecn};
+use mesh_wire::frame::SEALED;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{MAX_BATCH, UdpSendError, UdpSockets, canonical, send};
+use super::{MAX_BATCH, UdpBound, UdpSendError, UdpSockets, canonical, send};
 
 const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
@@ -26,24 +27,30 @@ fn receive(sockets: &mut UdpSockets, count: usize) -> Vec<(SocketAddr, Vec<u8>)>
     while got.len() < count {
         assert!(Instant::now() < deadline, "{} of {count} datagrams", got.len());
         wait_readable(sockets, 100);
-        let taken = sockets
-            .recv_batch(|from, bytes, segment, _| {
-                got.extend(bytes.chunks(segment).map(|datagram| (from, datagram.to_vec())));
-            })
-            .unwrap();
-        assert!(taken <= 2 * MAX_BATCH);
+        let mut each = |from: SocketAddr, bytes: &mut [u8], segment: usize, _: Ecn| {
+            got.extend(bytes.chunks(segment).map(|datagram| (from, datagram.to_vec())));
+        };
+        assert!(sockets.recv_batch(&mut each).unwrap() <= 2 * MAX_BATCH);
+        assert!(sockets.recv_others(MAX_BATCH, &mut each).unwrap() <= 2 * MAX_BATCH);
     }
     got
 }
 
 fn wait_readable(sockets: &UdpSockets, milliseconds: u16) {
-    let mut fds: Vec<_> = sockets.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+    let all = sockets.fds().chain(sockets.other_fds());
+    let mut fds: Vec<_> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     poll(&mut fds, PollTimeout::from(milliseconds)).unwrap();
 }
 
-/// A datagram whose bytes tell its number.
+/// A datagram whose bytes tell its number, and which begins as a frame does.
 fn datagram(number: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from((number * 31 + at) % 251).unwrap()).collect()
+    let rest = (1..len).map(|at| u8::try_from((number * 31 + at) % 251).unwrap());
+    [SEALED].into_iter().chain(rest).collect()
+}
+
+/// A frame of a lane.
+fn frame(lane: u8, mark: u8) -> Vec<u8> {
+    [SEALED, lane, 0, mark].into_iter().chain([7; 40]).collect()
 }
 
 #[test]
@@ -164,6 +171,60 @@ fn socket_holds_a_burst_that_nobody_reads() {
     }
     let got = receive(&mut here, 200);
     assert_eq!(got.len(), 200);
+}
+
+#[test]
+fn frame_comes_to_the_thread_of_its_lane_and_nothing_else_does() {
+    for family in [V4, V6] {
+        let UdpBound { mut threads, refused } = UdpSockets::bind_for(&[family], 3).unwrap();
+        assert!(refused.is_none(), "{refused:?}");
+        let to = threads[0].local_addrs().next().unwrap();
+        assert!(threads.iter().all(|thread| thread.local_addrs().eq([to])));
+        let (there, from) = bound(&[family]);
+        for lane in 0..16 {
+            there.send(to, &frame(lane, 1), None, 0).unwrap();
+        }
+        for other in [&b"\x93 is no frame"[..], b"x", &[SEALED]] {
+            there.send(to, other, None, 0).unwrap();
+        }
+        for (number, thread) in threads.iter_mut().enumerate() {
+            let mine: Vec<_> = (0..16).filter(|lane| usize::from(*lane) % 3 == number).collect();
+            let mut wanted: Vec<_> = mine.iter().map(|lane| (from[0], frame(*lane, 1))).collect();
+            let mut got = receive(thread, wanted.len() + if number == 0 { 3 } else { 0 });
+            if number == 0 {
+                wanted.extend([&b"\x93 is no frame"[..], b"x", &[SEALED]].map(|other| (from[0], other.to_vec())));
+            }
+            got.sort();
+            wanted.sort();
+            assert_eq!(got, wanted, "thread {number}");
+        }
+    }
+}
+
+#[test]
+fn flood_of_what_is_no_frame_leaves_the_frames_alone() {
+    let (mut here, to) = bound(&[V4]);
+    let (there, _) = bound(&[V4]);
+    let junk = [0x95; 1200];
+    for mark in 0..50 {
+        for _ in 0..100 {
+            // The sender's queue may be full; then there is enough of it.
+            let _ = there.send(to[0], &junk, None, 0);
+        }
+        there.send(to[0], &frame(0, mark), None, 0).unwrap();
+    }
+    let mut marks = Vec::new();
+    while here.recv_batch(|_, bytes, segment, _| marks.extend(bytes.chunks(segment).map(|f| f[3]))).unwrap() > 0 {}
+    assert_eq!(marks, (0..50).collect::<Vec<u8>>());
+    assert_eq!(here.recv_others(3, |_, bytes, _, _| assert_eq!(bytes[0], 0x95)).unwrap(), 3);
+}
+
+#[test]
+fn port_of_several_sockets_is_taken_for_others() {
+    let bound = UdpSockets::bind_for(&[V4], 2).unwrap();
+    let taken = bound.threads[1].local_addrs().next().unwrap();
+    let error = UdpSockets::bind_for(&[taken], 2).unwrap_err();
+    assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
 }
 
 #[test]
@@ -299,7 +360,7 @@ fn congestion_mark_arrives_with_and_without_segmentation() {
                 while bytes < payload.len() {
                     assert!(Instant::now() < deadline, "{bytes} bytes of class {class}");
                     wait_readable(&here, 100);
-                    here.recv_batch(|_, received, _, mark| {
+                    here.recv_others(MAX_BATCH, |_, received, _, mark| {
                         bytes += received.len();
                         assert_eq!(mark, marks[usize::from(class & ECN)]);
                     })
