@@ -116,7 +116,9 @@ impl Candidates {
                 out.put_u8(SEQUENTIAL);
                 out.put(&step.get().to_be_bytes());
             }
-            other => out.put_u8(code(&MAPPINGS, other)),
+            other @ (Mapping::Unknown | Mapping::None | Mapping::Independent | Mapping::Dependent) => {
+                out.put_u8(code(&MAPPINGS, other));
+            }
         }
         let list = &self.list[..self.list.len().min(CANDIDATES)];
         out.put_u8(u8::try_from(list.len()).expect("at most 16"));
