@@ -9,10 +9,11 @@
 //! handshake thread bring and what the daemon asks. Out: batches for sockets and relay client, packets for the device,
 //! datagrams for the QUIC endpoint, handshake messages for the handshake thread, [`EngineEvent`]s.
 //!
-//! Invariants: only this thread touches the keys of sessions, so nothing on a packet's way takes a lock; it reads from the device only
-//! while the relay's queue has room, so that packets wait in the kernel, which drops them fairly; an error of the
-//! device ends the thread and is told.
+//! Invariants: only this thread touches the keys of sessions, so nothing on a packet's way takes a lock; while
+//! the relay's queue is full, what is for the relay waits, and nothing else for longer than a moment; an error of the device
+//! ends the thread and is told.
 
+mod backlog;
 mod fair;
 mod inbox;
 mod sync;
@@ -41,6 +42,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use self::backlog::Backlog;
 use self::fair::FairQueue;
 pub use self::inbox::{Datagrams, Frames, Inbox};
 use self::ways::Ways;
@@ -51,7 +53,7 @@ use crate::handshakes::Handshakes;
 /// Bytes of frames taken from the inbox between two looks at the device: about as much as a batch of packets, so that
 /// neither direction starves the other.
 const FRAMES: usize = 128 * 1024;
-/// While this much waits for the relay, the device is not read: 2 ms at 1 Gbit/s.
+/// While this much waits for the relay, nothing more is sealed for it: 2 ms at 1 Gbit/s.
 const RELAY_BACKLOG: usize = 256 * 1024;
 /// Events that wait for the daemon; one that finds the queue full is lost, as status shows the same.
 const EVENTS: usize = 1024;
@@ -195,6 +197,7 @@ impl Engine {
             events,
             pings: Vec::new(),
             waiting: FairQueue::new(),
+            backlog: Backlog::default(),
             seed: RandomState::new().hash_one(0),
             messages: Vec::new(),
             joining,
@@ -238,6 +241,7 @@ struct Worker {
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
     waiting: FairQueue,
+    backlog: Backlog,
     seed: u64,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
@@ -314,8 +318,14 @@ impl Worker {
     }
 
     /// Waits until the device, a socket or the inbox has something, or a timer is due.
-    fn wait(&self) -> io::Result<Ready> {
-        let timeout = self.node.poll_timeout().map_or(PollTimeout::NONE, |at| {
+    fn wait(&mut self) -> io::Result<Ready> {
+        let full = self.ways.relay.queued_bytes() >= RELAY_BACKLOG;
+        let alone = self.backlog.look(full, Instant::now);
+        if !full {
+            self.waiting.bring_back();
+        }
+        let timer = self.node.poll_timeout().into_iter().chain(alone).min();
+        let timeout = timer.map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now());
             // Rounded up, so that a timer is not looked at just before it is due.
             PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
@@ -335,11 +345,10 @@ impl Worker {
         for (fd, socket) in fds[OTHERS_AT..DEVICE_AT].iter_mut().zip(self.ways.udp.other_fds()) {
             *fd = PollFd::new(socket, PollFlags::POLLIN);
         }
-        let room = self.ways.relay.queued_bytes() < RELAY_BACKLOG;
-        if room {
+        if alone.is_none() {
             fds[DEVICE_AT] = PollFd::new(self.device.as_fd(), PollFlags::POLLIN);
         }
-        let waiting = room && !self.waiting.is_empty();
+        let waiting = alone.is_none() && !self.waiting.is_empty();
         match poll(&mut fds, if waiting { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),

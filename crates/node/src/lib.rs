@@ -16,6 +16,7 @@
 //! [`DropReason`]; nothing a peer sends is an error of the node.
 
 mod bucket;
+mod by_relay;
 mod contact;
 mod counters;
 mod early;

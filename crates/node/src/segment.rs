@@ -78,6 +78,12 @@ impl Segment {
         if self.own.take(now, STORM) { Ok(Target::All) } else { Err(DropReason::Storm) }
     }
 
+    /// The only one whom a frame from the device would go to; none where it is for everybody.
+    pub(crate) fn only(&self, now: Instant, frame: &Ethernet<'_>) -> Option<Slot> {
+        let known = || self.stations.get(&frame.dst).filter(|it| now.duration_since(it.heard) < STATION_AGE);
+        self.members.get(&frame.dst).copied().flatten().or_else(|| known().map(|station| station.slot))
+    }
+
     /// Learns who sent a frame, unless it is sent from another member's interface, and limits its broadcasts.
     pub(crate) fn incoming(
         &mut self,

@@ -2,7 +2,8 @@
 //!
 //! Deficit round robin (Shreedhar and Varghese, 1995) over flows, whose share is divided by the number of flows of the same
 //! peer, so that peers and not flows count alike; a flow that just began goes first (RFC 8290, 4.2), so that a ping or a key
-//! stroke does not wait behind a transfer. When too much waits, the oldest packet of the longest line goes.
+//! stroke does not wait behind a transfer. When too much waits, the oldest packet of the longest line goes. A line whose
+//! packets may not leave yet is put aside, so that it keeps no other.
 //!
 //! Pure: no clock, no device. A packet's buffer is lent by [`FairQueue::buffer`] and comes back by [`FairQueue::give_back`].
 
@@ -34,6 +35,9 @@ pub(super) struct FairQueue {
     /// Lines that just began, and the others whose turn comes; some may be empty by then.
     new: VecDeque<usize>,
     old: VecDeque<usize>,
+    /// Lines whose way is full, and the bytes in them.
+    aside: VecDeque<usize>,
+    aside_bytes: usize,
     /// How many lines each peer has that hold packets, by a part of its number.
     peers: Vec<usize>,
     bytes: usize,
@@ -49,8 +53,9 @@ struct Line {
     /// The place of its peer's count.
     peer: usize,
     bytes: usize,
-    /// Its turn comes.
+    /// Its turn comes, or it is aside.
     listed: bool,
+    aside: bool,
     /// Bytes that it may still send in this round.
     deficit: usize,
 }
@@ -61,6 +66,8 @@ impl FairQueue {
             lines: std::iter::repeat_with(Line::default).take(LINES).collect(),
             new: VecDeque::with_capacity(LINES),
             old: VecDeque::with_capacity(LINES),
+            aside: VecDeque::new(),
+            aside_bytes: 0,
             peers: vec![0; PEERS],
             bytes: 0,
             dropped: 0,
@@ -69,9 +76,9 @@ impl FairQueue {
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing waits but what is aside.
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.bytes == self.aside_bytes
     }
 
     /// How many packets had to go because too much waited.
@@ -117,14 +124,17 @@ impl FairQueue {
         }
         line.bytes += packet.cost();
         self.bytes += packet.cost();
+        if line.aside {
+            self.aside_bytes += packet.cost();
+        }
         line.packets.push_back(packet);
         while self.bytes > LIMIT {
             self.drop_one();
         }
     }
 
-    /// Takes the next packet.
-    pub(super) fn pop(&mut self) -> Option<Waiting> {
+    /// Takes the next packet that may go. The line of one that may not is put aside until [`Self::bring_back`].
+    pub(super) fn pop(&mut self, mut may_go: impl FnMut(&[u8]) -> bool) -> Option<Waiting> {
         loop {
             let (at, is_new) = match (self.new.front(), self.old.front()) {
                 (Some(at), _) => (*at, true),
@@ -135,8 +145,13 @@ impl FairQueue {
             if let Some(next) = line.packets.front()
                 && (line.deficit >= next.length || line.deficit >= QUANTUM)
             {
-                line.deficit = line.deficit.saturating_sub(next.length);
-                return self.take(at);
+                if may_go(&next.buffer[..next.length]) {
+                    line.deficit = line.deficit.saturating_sub(next.length);
+                    return self.take(at);
+                }
+                line.aside = true;
+                self.aside_bytes += line.bytes;
+                self.aside.push_back(at);
             }
             if is_new {
                 self.new.pop_front()
@@ -144,6 +159,9 @@ impl FairQueue {
                 self.old.pop_front()
             };
             let line = &mut self.lines[at];
+            if line.aside {
+                continue;
+            }
             // One that began and is empty waits a turn, so that it cannot go first again and again (RFC 8290, 4.2).
             if line.packets.is_empty() && !is_new {
                 line.listed = false;
@@ -154,11 +172,23 @@ impl FairQueue {
         }
     }
 
+    /// Lets the lines that were put aside have their turns again.
+    pub(super) fn bring_back(&mut self) {
+        for at in self.aside.drain(..) {
+            self.lines[at].aside = false;
+            self.old.push_back(at);
+        }
+        self.aside_bytes = 0;
+    }
+
     fn take(&mut self, at: usize) -> Option<Waiting> {
         let line = &mut self.lines[at];
         let packet = line.packets.pop_front()?;
         line.bytes -= packet.cost();
         self.bytes -= packet.cost();
+        if line.aside {
+            self.aside_bytes -= packet.cost();
+        }
         if line.packets.is_empty() {
             self.peers[line.peer] -= 1;
         }
@@ -166,7 +196,8 @@ impl FairQueue {
     }
 
     fn drop_one(&mut self) {
-        let longest = self.new.iter().chain(&self.old).copied().max_by_key(|at| self.lines[*at].bytes);
+        let listed = self.new.iter().chain(&self.old).chain(&self.aside).copied();
+        let longest = listed.max_by_key(|at| self.lines[*at].bytes);
         let Some(packet) = longest.and_then(|at| self.take(at)) else { return };
         self.dropped += 1;
         self.give_back(packet.buffer);
@@ -208,7 +239,7 @@ mod tests {
     fn marks(queue: &mut FairQueue, count: usize) -> Vec<u8> {
         (0..count)
             .filter_map(|_| {
-                let packet = queue.pop()?;
+                let packet = queue.pop(|_| true)?;
                 let mark = packet.buffer[0];
                 queue.give_back(packet.buffer);
                 Some(mark)
@@ -225,7 +256,7 @@ mod tests {
         assert_eq!(marks(&mut queue, 2), [0, 1]);
         put(&mut queue, 1, 2, 84, 100);
         assert_eq!(marks(&mut queue, 20), [100, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert!(queue.is_empty() && queue.pop().is_none());
+        assert!(queue.is_empty() && queue.pop(|_| true).is_none());
         assert!(queue.peers.iter().all(|lines| *lines == 0) && queue.new.is_empty() && queue.old.is_empty());
     }
 
@@ -255,6 +286,52 @@ mod tests {
         let left = marks(&mut queue, 100);
         assert_eq!(left[0], 200);
         assert_eq!(left[1..], (5..25).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_may_not_go_keeps_nobody_else_and_comes_back_in_order() {
+        let mut queue = FairQueue::new();
+        for mark in 0..4 {
+            put(&mut queue, 1, 1, 1400, mark);
+            put(&mut queue, 2, 2, 1400, 100 + mark);
+        }
+        let mut sent = Vec::new();
+        let free = |packet: &[u8]| packet[0] >= 100;
+        while let Some(packet) = queue.pop(free) {
+            sent.push(packet.buffer[0]);
+        }
+        assert_eq!(sent, [100, 101, 102, 103]);
+        assert!(queue.is_empty(), "nothing that may go");
+        // More of the same flow waits behind it; another one goes.
+        put(&mut queue, 1, 1, 1400, 4);
+        assert!(queue.is_empty() && queue.pop(free).is_none());
+        put(&mut queue, 2, 2, 1400, 104);
+        assert!(!queue.is_empty());
+        assert_eq!(queue.pop(free).unwrap().buffer[0], 104);
+        queue.bring_back();
+        assert!(!queue.is_empty());
+        assert_eq!(marks(&mut queue, 10), [0, 1, 2, 3, 4]);
+        assert!(queue.is_empty() && queue.bytes == 0);
+        assert!(queue.pop(free).is_none() && queue.lines.iter().all(|line| !line.listed && !line.aside));
+    }
+
+    #[test]
+    fn what_is_aside_is_bounded_and_makes_room_for_others() {
+        let mut queue = FairQueue::new();
+        for mark in 0..10 {
+            put(&mut queue, 1, 1, 60_000, mark);
+        }
+        assert!(queue.pop(|_| false).is_none());
+        for _ in 0..1000 {
+            put(&mut queue, 1, 1, 60_000, 9);
+        }
+        assert!(queue.bytes <= LIMIT);
+        assert_eq!(queue.aside_bytes, queue.bytes);
+        put(&mut queue, 2, 2, 84, 100);
+        assert_eq!(queue.pop(|packet| packet[0] == 100).unwrap().buffer[0], 100);
+        queue.bring_back();
+        assert_eq!(marks(&mut queue, 1000).len(), 20);
+        assert_eq!((queue.bytes, queue.aside_bytes), (0, 0));
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Worker {
         let mut sent = 0;
         self.read_device()?;
         while sent < SEND
-            && let Some(Waiting { buffer, length, offload }) = self.waiting.pop()
+            && let Some(Waiting { buffer, length, offload }) = self.next_packet(now)
         {
             self.node.handle_offloaded(now, &buffer[..length], &offload, &mut self.tx);
             self.waiting.give_back(buffer);
@@ -91,6 +91,16 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// The next packet whose way has room.
+    fn next_packet(&mut self, now: Now) -> Option<Waiting> {
+        if !self.backlog.is_full() {
+            return self.waiting.pop(|_| true);
+        }
+        let next = self.waiting.pop(|packet| !self.node.goes_by_relay(now, packet))?;
+        self.backlog.passed(now.instant);
+        Some(next)
     }
 
     /// Takes what the device has.

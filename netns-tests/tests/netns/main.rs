@@ -1,6 +1,7 @@
 //! The stories of users, told with the real programs in network namespaces.
 
 mod amplification;
+mod backlog;
 mod bad_input;
 mod crafted;
 mod crash;

@@ -1,0 +1,26 @@
+//! Which packets the relay would carry, so that whoever reads the device may let others go before them.
+
+use mesh_packet::{Ethernet, IpPacket};
+
+use crate::node::{Link, Node, Now};
+use crate::path::Path;
+use crate::segment::receiver;
+
+impl Node {
+    /// Whether a packet of the device is for one peer alone that only the relay leads to. A packet that has no session to go
+    /// by is for none: it waits here for the handshake, which it begins.
+    #[must_use]
+    pub fn goes_by_relay(&self, now: Now, packet: &[u8]) -> bool {
+        let slot = match self.config.link {
+            Link::Ip => IpPacket::parse(packet).ok().and_then(|header| self.routes.lookup(header.dst)),
+            Link::Ethernet => Ethernet::parse(packet).ok().and_then(|frame| {
+                let named = receiver(&frame).and_then(|address| self.routes.lookup(address));
+                named.or_else(|| self.segment.only(now.instant, &frame))
+            }),
+        };
+        slot.is_some_and(|slot| {
+            let peer = &self.peers[slot.0];
+            peer.settled().is_some() && matches!(peer.paths.current(), Path::Relay(_))
+        })
+    }
+}
