@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use super::plot::{Bar, Panel};
 use super::subject::Kind;
 
 /// All values measured, in the order of their first appearance.
@@ -83,16 +84,22 @@ impl Figures {
         lines.collect()
     }
 
-    /// What was measured on more than one subject, by medians, to be drawn.
-    pub(crate) fn panels(&self) -> Vec<super::plot::Panel> {
-        let panels = self.0.iter().map(|figure| {
-            let bars = figure
-                .values
-                .iter()
-                .filter_map(|(kind, values)| Some((kind.as_ref()?.name(), median(values)?)));
-            (figure.name.clone(), figure.unit, bars.collect::<Vec<_>>())
+    /// The medians of [`DRAWN`], as far as they were measured on more than one subject.
+    pub(crate) fn panels(&self) -> Vec<Panel> {
+        let drawn = DRAWN.iter().filter_map(|name| self.0.iter().find(|figure| figure.name == *name));
+        let panels = drawn.map(|figure| {
+            let (unit, scale) = if figure.unit == TCP_RATE { ("Gbit/s", 1e-3) } else { (figure.unit, 1.0) };
+            let bars = figure.values.iter().filter_map(|(kind, values)| {
+                let (kind, value) = ((*kind)?, median(values)? * scale);
+                Some(Bar { label: kind.name(), value, kind: kind.bar() })
+            });
+            Panel {
+                name: format!("{}, {unit}", figure.name),
+                more_is_better: figure.unit.ends_with("/s"),
+                bars: bars.collect(),
+            }
         });
-        panels.filter(|(_, _, bars)| bars.len() > 1).collect()
+        panels.filter(|panel| panel.bars.len() > 1).collect()
     }
 
     fn kinds(&self) -> Vec<Option<Kind>> {
@@ -162,6 +169,16 @@ const COMPARISONS: [Comparison; 3] = [
         ours: Kind::Relay,
         least: Some(1.0),
     },
+];
+
+/// What the picture shows, in its order.
+const DRAWN: [&str; 6] = [
+    "TCP, 1 stream",
+    "TCP, 4 streams",
+    "UDP 1372 B received",
+    "CPU per GB of TCP, both ends",
+    "RTT idle, median",
+    "RTT under TCP load, median",
 ];
 
 /// The unit of transfers over TCP.

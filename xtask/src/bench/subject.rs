@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::plot::BarKind;
 use crate::arena::{Arena, Host, Process, wait_until};
 use crate::programs::{DaemonOptions, Relay, ctl, overlay_addresses, start_daemon_with, status};
 
@@ -109,6 +110,17 @@ impl Kind {
     /// Whether a third host carries what it sends.
     pub(crate) const fn is_relayed(self) -> bool {
         matches!(self, Self::RelayUdp | Self::Relay | Self::NebulaRelay)
+    }
+
+    /// The colour of its bars.
+    pub(crate) const fn bar(self) -> BarKind {
+        if matches!(self, Self::Plain) {
+            BarKind::Plain
+        } else if self.is_rival() {
+            BarKind::Other
+        } else {
+            BarKind::Ours
+        }
     }
 
     const fn host(self) -> &'static str {
