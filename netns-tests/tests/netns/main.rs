@@ -7,6 +7,7 @@ mod crash;
 mod direct;
 mod fallback;
 mod flood;
+mod ice;
 mod keyed;
 mod laboratory;
 mod lan;
