@@ -95,6 +95,8 @@ pub struct Config {
     pub aes: bool,
     /// Whether to look for paths to peers without the relay.
     pub direct: bool,
+    /// What finds paths without the relay.
+    pub path_finder: PathFinder,
     /// Whether frames go to the relay over UDP where it offers that.
     pub relay_udp: bool,
     /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
@@ -118,6 +120,17 @@ pub enum Mode {
     Tun,
     /// Ethernet frames.
     Tap,
+}
+
+/// What finds paths to peers without the relay; what proves them is the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathFinder {
+    /// Sealed challenges to all addresses of the peer.
+    #[default]
+    Sealed,
+    /// An agent of ICE first (RFC 8445), with peers that have one too.
+    Ice,
 }
 
 impl From<Mode> for Link {
@@ -144,6 +157,7 @@ struct File {
     log: Option<String>,
     hold_until_mixed: Option<bool>,
     direct: Option<bool>,
+    path_finder: Option<PathFinder>,
     relay_udp: Option<bool>,
     port_mapping: Option<bool>,
     mdns: Option<bool>,
@@ -201,6 +215,7 @@ impl Config {
             aead: parse("crypto.aead", file.crypto.aead, "aws-lc")?,
             aes: file.crypto.aes.unwrap_or(true),
             direct: file.direct.unwrap_or(true),
+            path_finder: file.path_finder.unwrap_or_default(),
             relay_udp: file.relay_udp.unwrap_or(true),
             port_mapping: file.port_mapping.unwrap_or(true),
             mdns: file.mdns.unwrap_or(true),
@@ -274,6 +289,9 @@ mod tests {
         assert_eq!(config.socket, Path::new("/x"));
         assert_eq!(config.state_dir, Path::new(DEFAULT_STATE_DIR));
         assert_eq!((config.mtu, config.log.as_str()), (1420, "info"));
+        assert_eq!(config.path_finder, PathFinder::Sealed);
+        let config = merged(&flags, "path_finder = \"ice\"").unwrap();
+        assert_eq!(config.path_finder, PathFinder::Ice);
     }
 
     #[test]
@@ -284,6 +302,7 @@ mod tests {
             ("interface = \"a\"\ninterfase = \"b\"\n", 2, "interfase"),
             ("mtu = \"big\"\n", 1, "mtu: invalid type"),
             ("mode = \"bridge\"\n", 1, "bridge"),
+            ("path_finder = \"turn\"\n", 1, "turn"),
             ("[crypto]\nsecret = 1\n", 2, "secret"),
             ("interface = \n", 1, ""),
         ] {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Command, Inbox};
+use crate::ice::Ice;
 use crate::lan::Lan;
 
 /// STUN answers that wait; further ones are dropped, and the question is repeated.
@@ -53,6 +54,7 @@ pub struct Direct {
     wish: Arc<Notify>,
     stop: CancellationToken,
     lan: Option<watch::Receiver<LanCounts>>,
+    ice: Option<Ice>,
     task: AbortOnDropHandle<()>,
 }
 
@@ -71,6 +73,8 @@ pub struct DirectConfig {
     pub maps_ports: bool,
     /// What finds members on local networks; hears of changes of the network, too.
     pub lan: Option<Lan>,
+    /// What finds paths by ICE; takes the STUN that is no answer to a question of this actor.
+    pub ice: Option<Ice>,
     /// Where questions and findings go.
     pub engine: Arc<Inbox>,
 }
@@ -87,7 +91,7 @@ impl Direct {
     pub fn start(config: DirectConfig, answers: mpsc::Receiver<StunDatagram>) -> Self {
         let (wish, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let ended = stop.clone();
-        let lan = config.lan.as_ref().map(Lan::counts);
+        let (lan, ice) = (config.lan.as_ref().map(Lan::counts), config.ice.clone());
         let mut actor = Actor {
             config,
             answers,
@@ -110,7 +114,7 @@ impl Direct {
                 mapper.stop().await;
             }
         });
-        Self { wish, stop, lan, task: AbortOnDropHandle::new(task) }
+        Self { wish, stop, lan, ice, task: AbortOnDropHandle::new(task) }
     }
 
     /// Ends the actor and gives mapped ports back, within about a second.
@@ -125,6 +129,12 @@ impl Direct {
     #[must_use]
     pub fn lan(&self) -> Option<watch::Receiver<LanCounts>> {
         self.lan.clone()
+    }
+
+    /// Returns what finds paths by ICE, where the configuration wants it.
+    #[must_use]
+    pub fn ice(&self) -> Option<&Ice> {
+        self.ice.as_ref()
     }
 
     /// Finds the addresses anew.
@@ -155,6 +165,8 @@ impl Actor {
                 Some((from, datagram)) = self.answers.recv() => {
                     if self.stun.handle_datagram(from, &datagram) {
                         self.tell();
+                    } else if let Some(ice) = &self.config.ice {
+                        ice.datagram(from, datagram);
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -266,6 +278,9 @@ impl Actor {
         let mapped = self.mapper.as_ref().map(|(_, mapped)| mapped.borrow().clone()).unwrap_or_default();
         let candidates = candidates(&self.config.sockets, &self.hosts, &mapped, &self.stun);
         tracing::debug!(?candidates, "addresses of this node");
+        if let Some(ice) = &self.config.ice {
+            ice.own_candidates(&candidates.list);
+        }
         self.config.engine.command(Command::Candidates(candidates));
     }
 }

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
 use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
-use mesh_node::{Echo, NoPath, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
+use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
@@ -84,6 +84,8 @@ pub enum Command {
     Candidates(Candidates),
     /// The addresses at which a peer was found on local networks.
     Near(NodeId, Vec<SocketAddr>),
+    /// What the ICE agent for a peer says.
+    Finding(NodeId, Finding),
     /// Whether the relay is connected.
     Relay(bool),
     /// Addresses or routes of the machine changed, or it slept.
@@ -383,6 +385,7 @@ impl Worker {
             }
             Command::Candidates(candidates) => self.node.set_candidates(now, candidates, &mut self.tx),
             Command::Near(peer, addresses) => self.node.handle_near(now, peer, addresses, &mut self.tx),
+            Command::Finding(peer, finding) => self.node.handle_finding(now, peer, finding, &mut self.tx),
             Command::Relay(connected) => self.node.handle_relay(now, connected),
             Command::NetworkChanged => self.node.handle_network_change(now, &mut self.tx),
             Command::Search(peer) => self.node.search(now, peer, &mut self.tx),
@@ -443,6 +446,7 @@ impl Worker {
                 NodeEvent::Session { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::Gather
+                | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}

@@ -8,6 +8,7 @@ use mesh_control::{
     NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus, Readiness, RelayState, RelayStatus,
     RemoteAddress, Role, SessionStatus, Status,
 };
+use mesh_ice::IceCounts;
 use mesh_identity::Roster;
 use mesh_net::LanCounts;
 use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
@@ -35,6 +36,8 @@ pub struct View {
     pub ready: Readiness,
     /// What came over local networks.
     pub lan: Option<watch::Receiver<LanCounts>>,
+    /// What came of ICE.
+    pub ice: Option<watch::Receiver<IceCounts>>,
 }
 
 /// Puts everything together.
@@ -52,7 +55,11 @@ pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineS
         node: view.membership.as_ref().and_then(|membership| node(config, own, membership)),
         relay: view.relay.clone(),
         ready: view.ready.clone(),
-        counters: counters(engine, view.lan.as_ref().map(|lan| *lan.borrow())),
+        counters: counters(
+            engine,
+            view.lan.as_ref().map(|lan| *lan.borrow()),
+            view.ice.as_ref().map(|ice| *ice.borrow()),
+        ),
         peers,
         crypto: CryptoStatus { provider: config.provider.to_string(), aead: config.aead.to_string() },
     }
@@ -204,6 +211,7 @@ fn remote_address(remote: &RemoteSnapshot) -> RemoteAddress {
             _ if remote.near => AddressKind::Lan,
             kind => kind.map_or(AddressKind::Seen, address_kind),
         },
+        ice: remote.ice,
         sent: remote.sent,
         last_sent_s: remote.since_sent.map(|since| since.as_secs()),
         last_answer_s: remote.since_answered.map(|since| since.as_secs()),
@@ -232,7 +240,7 @@ fn address_kind(kind: CandidateKind) -> AddressKind {
     }
 }
 
-fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>) -> Counters {
+fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>, ice: Option<IceCounts>) -> Counters {
     let Some(engine) = engine else { return Counters::default() };
     let mut counters = Counters::default();
     for peer in &engine.node.peers {
@@ -261,10 +269,20 @@ fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>) -> Counters
         ("lan_rate", lan.rate),
         ("lan_unsent", lan.unsent),
     ];
+    let ice = ice.unwrap_or_default();
+    let checks = [
+        ("ice_malformed", ice.malformed),
+        ("ice_stranger", ice.strangers),
+        ("ice_unauthenticated", ice.unauthenticated),
+        ("ice_unasked", ice.unasked),
+        ("ice_crowded", ice.crowded),
+        ("ice_full", ice.agents_full),
+    ];
     let node = engine.node.drops.iter().map(|(reason, count)| (reason.as_str(), *count));
     counters.drops = own
         .into_iter()
         .chain(near)
+        .chain(checks)
         .filter(|(_, count)| *count > 0)
         .chain(node)
         .map(|(reason, count)| (reason.to_owned(), count))
@@ -295,6 +313,7 @@ mod tests {
                 since_sent: Some(Duration::from_millis(1900)),
                 since_answered: Some(Duration::from_secs(2)),
                 since_proved: None,
+                ice: false,
                 single: false,
                 rtt: Some(Duration::from_micros(1500)),
             },
@@ -306,6 +325,7 @@ mod tests {
                 since_sent: None,
                 since_answered: None,
                 since_proved: None,
+                ice: false,
                 single: false,
                 rtt: None,
             },

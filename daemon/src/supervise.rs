@@ -67,6 +67,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Arc<Identity>,
     pub(crate) own: NodeId,
     pub(crate) timings: Timings,
+    pub(crate) ice: &'static dyn mesh_ice::Library,
     view: Mutex<View>,
     /// What peers say they run, by node id.
     software: Mutex<BTreeMap<String, String>>,
@@ -83,6 +84,8 @@ pub struct Libraries {
     pub aead: &'static dyn AeadProvider,
     /// When keys are replaced.
     pub timings: Timings,
+    /// Agents of ICE, where the configuration wants them.
+    pub ice: &'static dyn mesh_ice::Library,
 }
 
 impl Libraries {
@@ -93,6 +96,7 @@ impl Libraries {
             provider: config.provider.provider(),
             aead: if config.aes { config.aead.provider_with_aes() } else { config.aead.provider() },
             timings: Timings::default(),
+            ice: &mesh_ice::SansIo,
         }
     }
 }
@@ -155,6 +159,7 @@ impl Supervisor {
             identity,
             config,
             timings: libraries.timings,
+            ice: libraries.ice,
             view: Mutex::default(),
             software: Mutex::default(),
             inbox: Mutex::default(),
@@ -356,6 +361,7 @@ impl Supervisor {
         view.membership.clone_from(&self.membership);
         view.relay = running.map(|running| running.relay_status().clone());
         view.lan = running.and_then(Running::lan);
+        view.ice = running.and_then(Running::ice);
         view.state = match (&self.membership, running) {
             (_, None) if self.joining.is_some() => NodeState::Starting,
             (None, _) => NodeState::Unenrolled,

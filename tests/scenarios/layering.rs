@@ -15,6 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("mesh-session", &["mesh-identity", "mesh-wire"]),
     ("mesh-node", &["mesh-session", "mesh-identity", "mesh-wire", "mesh-packet"]),
     ("mesh-net", &["mesh-identity", "mesh-wire", "mesh-packet"]),
+    ("mesh-ice", &["mesh-wire"]),
     ("mesh-tun", &["mesh-packet"]),
     ("mesh-channel", &["mesh-wire"]),
     ("mesh-cache", &["mesh-channel", "mesh-identity"]),
@@ -29,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mesh-session",
             "mesh-node",
             "mesh-net",
+            "mesh-ice",
             "mesh-tun",
             "mesh-channel",
             "mesh-cache",
@@ -48,6 +50,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mesh-session",
             "mesh-node",
             "mesh-net",
+            "mesh-ice",
             "mesh-control",
             "meshd",
             "meshrelay",
@@ -55,7 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("mesh-models", &["mesh-node", "mesh-wire"]),
     // Its daemon is the real one with other libraries and timings; its malicious relay speaks the relay's protocol.
-    ("mesh-netns-tests", &["mesh-identity", "mesh-node", "mesh-session", "mesh-wire", "meshd"]),
+    ("mesh-netns-tests", &["mesh-ice", "mesh-identity", "mesh-node", "mesh-session", "mesh-wire", "meshd"]),
     ("xtask", &[]),
 ];
 

@@ -353,6 +353,7 @@ impl Simulation {
                 NodeEvent::Established { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::Gather
+                | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. } => {}
             }
         }

@@ -100,7 +100,11 @@ impl Step {
         match self {
             Self::Fmt => cargo(&["fmt", "--all", "--check"]),
             Self::Clippy => {
-                cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])
+                cargo(&["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+                let packages = ["-p", "mesh-ice", "-p", "mesh-netns-tests", "--features", LABORATORY];
+                let words =
+                    [&["clippy", "--locked", "--all-targets"], &packages[..], &["--", "-D", "warnings"]];
+                cargo(&words.concat())
             }
             Self::Test => tests(),
             Self::Doctest => cargo(&["test", "--locked", "--workspace", "--doc", "--quiet"]),
@@ -129,6 +133,9 @@ fn tests() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// What only scenarios need: a second library of ICE agents, which is in no program that users get.
+const LABORATORY: &str = "mesh-netns-tests/webrtc-ice";
+
 fn deny() -> Result<Outcome> {
     if !packages::exists("cargo-deny") {
         if required("CI") {
@@ -152,7 +159,7 @@ fn namespaces() -> Result<Outcome> {
     if !isolate::is_inside() {
         packages::ensure_installed(&[packages::NAMESPACES, packages::SCENARIOS])?;
         workspace::build(&workspace::PROGRAMS)?;
-        cargo(&["test", "--locked", "--workspace", "--test", "netns", "--no-run"])?;
+        cargo(&["test", "--locked", "--workspace", "--features", LABORATORY, "--test", "netns", "--no-run"])?;
     }
     if isolate::is_inside() {
         isolate::ensure_root_of_networks()?;
@@ -174,10 +181,10 @@ fn scenarios() -> Result<Outcome> {
     // Only nextest knows which those are.
     let mut command = if has_nextest() {
         let words = ["nextest", "run", "--locked", "--workspace", "--test", "netns", "--no-fail-fast"];
-        workspace::cargo(&[&words[..], &["--test-threads", "2"]].concat())
+        workspace::cargo(&[&words[..], &["--features", LABORATORY, "--test-threads", "2"]].concat())
     } else {
         let words = ["test", "--locked", "--workspace", "--test", "netns", "--no-fail-fast"];
-        workspace::cargo(&[&words[..], &["--", "--test-threads", "1"]].concat())
+        workspace::cargo(&[&words[..], &["--features", LABORATORY, "--", "--test-threads", "1"]].concat())
     };
     command.env("SHADOWMESH_BIN_DIR", workspace::release_dir());
     passed(command)

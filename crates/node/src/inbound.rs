@@ -241,6 +241,7 @@ impl Node {
             Ok(Control::RekeyOffer(part)) => self.handle_offer(now, slot, index, part, tx),
             Ok(Control::RekeyAnswer(part)) => self.handle_answer(now, slot, index, part, tx),
             Ok(Control::Candidates(said)) => self.handle_candidates(now, slot, said, tx),
+            Ok(Control::Ice(offer)) => self.handle_ice(now, slot, offer),
             Ok(Control::PathChallenge(challenge)) => {
                 self.handle_challenge(now, (slot, index), path, challenge, tx);
             }

@@ -15,6 +15,7 @@
 //! Invariants: no clock, socket or randomness inside; every table and queue is bounded; whatever is dropped has a
 //! [`DropReason`]; nothing a peer sends is an error of the node.
 
+mod agent;
 mod bucket;
 mod by_relay;
 mod contact;
@@ -41,6 +42,7 @@ mod timers;
 mod together;
 mod tx;
 
+pub use agent::Finding;
 pub use counters::{Counters, DropReason};
 pub use echo::{Echo, NoPath, Via};
 pub use handshaker::{Handshaker, HandshakerConfig};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesh_identity::Roster;
 use mesh_session::PqProvider;
-use mesh_wire::control::Candidates;
+use mesh_wire::control::{Candidate, Candidates, IceOffer};
 use mesh_wire::roster::Leaf;
 use mesh_wire::{NetId, NodeId};
 
@@ -118,6 +118,16 @@ pub enum NodeEvent {
     },
     /// A search begins: the node's own addresses are to be found anew, and told with [`Node::set_candidates`].
     Gather,
+    /// An agent of ICE is to find a path to the peer, and is told what the peer's said; what it finds is told with
+    /// [`Node::handle_finding`]. Only after [`Node::find_by_ice`].
+    Ice {
+        /// Who.
+        peer: NodeId,
+        /// What the peer's agent says.
+        offer: Option<IceOffer>,
+        /// Where the peer may be reached.
+        remotes: Vec<Candidate>,
+    },
     /// The last session with the peer ended for want of traffic.
     Idle {
         /// Who.
@@ -180,6 +190,8 @@ pub struct Node {
     pub(crate) random: Random,
     /// The addresses at which this node may be reached.
     pub(crate) candidates: Candidates,
+    /// An agent of ICE finds paths before the challenges do.
+    pub(crate) ice: bool,
     /// The relay is connected.
     pub(crate) relay: bool,
 }
@@ -205,6 +217,7 @@ impl Node {
             orders: VecDeque::new(),
             random,
             candidates: Candidates::default(),
+            ice: false,
             relay: true,
             config,
         };

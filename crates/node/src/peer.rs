@@ -7,6 +7,7 @@ use mesh_session::Session;
 use mesh_session::handshake::HandshakeError;
 use mesh_wire::NodeId;
 
+use crate::agent::Agent;
 use crate::contact::MIX_PATIENCE;
 use crate::index::Number;
 use crate::path::Path;
@@ -37,6 +38,8 @@ pub(crate) struct Peer {
     pub(crate) online: Option<bool>,
     /// The ways to it.
     pub(crate) paths: Paths,
+    /// What looks for them beside the challenges.
+    pub(crate) agent: Agent,
     pub(crate) sessions: Vec<Live>,
     /// Our number of the session that the peer last sent under; it need not be the one that we send under.
     pub(crate) heard_under: Option<u32>,
@@ -135,6 +138,7 @@ impl Peer {
             name,
             online: None,
             paths: Paths::new(id),
+            agent: Agent::default(),
             sessions: Vec::new(),
             heard_under: None,
             packets_under: None,

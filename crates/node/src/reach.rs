@@ -76,6 +76,7 @@ impl Node {
         let setting = self.setting(slot);
         let near = self.peers[slot.0].paths.set_near(now.instant, addresses, setting);
         if near.timeout {
+            self.agent_wanted(now.instant, slot);
             self.paths_timeout(now, slot, tx);
         }
         if near.news {
@@ -96,6 +97,7 @@ impl Node {
     }
 
     pub(crate) fn paths_timeout(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
+        self.agent_leads(now.instant, slot);
         let setting = self.setting(slot);
         let steps = self.peers[slot.0].paths.timeout(now.instant, setting);
         self.carry_out(now.instant, slot, steps, tx);
@@ -119,7 +121,9 @@ impl Node {
             said.list.retain(|candidate| ours(candidate.address));
         }
         let setting = self.setting(slot);
-        if self.peers[slot.0].paths.candidates(now.instant, &said, setting) {
+        let due = self.peers[slot.0].paths.candidates(now.instant, &said, setting);
+        self.agent_wanted(now.instant, slot);
+        if due {
             self.paths_timeout(now, slot, tx);
         }
     }
@@ -168,13 +172,15 @@ impl Node {
         self.arm_paths(slot);
     }
 
-    fn carry_out(&mut self, now: Instant, slot: Slot, steps: Vec<Step>, tx: &mut TxQueue) {
+    pub(crate) fn carry_out(&mut self, now: Instant, slot: Slot, steps: Vec<Step>, tx: &mut TxQueue) {
         for step in steps {
             match step {
                 Step::Tell => {
                     self.event(NodeEvent::Gather);
                     self.tell_candidates(now, slot, tx);
+                    self.agent_wanted(now, slot);
                 }
+                Step::Open(address) | Step::Guess(address) if !self.may_search(now, slot, address) => {}
                 Step::Open(address) => {
                     let id = self.short_challenge(now, slot, address, By::Hops(OPENING_HOPS), tx);
                     // It may reach a peer that is near all the same.
@@ -186,6 +192,7 @@ impl Node {
                     self.short_challenge(now, slot, address, By::Usual, tx);
                 }
                 Step::Challenge(address, size) => {
+                    let Some(size) = self.challenge_size(now, slot, address, size) else { continue };
                     let id = self.random_u64();
                     let bytes = match size {
                         Size::Short => PATH_CHALLENGE,

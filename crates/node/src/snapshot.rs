@@ -75,6 +75,8 @@ pub struct RemoteSnapshot {
     pub kind: Option<CandidateKind>,
     /// It was found on a local network.
     pub near: bool,
+    /// Agents of ICE agreed on it.
+    pub ice: bool,
     /// Challenges that went there.
     pub sent: u32,
     /// How long ago the last one went there.
@@ -137,7 +139,7 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
         online: peer.online,
         path: peer.paths.current(),
         path_changes: peer.paths.changes(),
-        remotes: peer.paths.remotes().iter().map(|remote| remote_snapshot(remote, now)).collect(),
+        remotes: peer.paths.remotes().iter().map(|remote| remote_snapshot(peer, remote, now)).collect(),
         mapping: peer.paths.mapping(),
         searching: peer.paths.searches(),
         next_search: peer.paths.next_search().map(|at| at.saturating_duration_since(now)),
@@ -162,12 +164,13 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
     }
 }
 
-fn remote_snapshot(remote: &Remote, now: Instant) -> RemoteSnapshot {
+fn remote_snapshot(peer: &Peer, remote: &Remote, now: Instant) -> RemoteSnapshot {
     let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
     RemoteSnapshot {
         address: remote.address,
         kind: remote.kind,
         near: remote.near,
+        ice: peer.agent.nominated(remote.address),
         sent: remote.sent,
         since_sent: ago(remote.last_sent),
         since_answered: ago(remote.answered),

@@ -1,9 +1,11 @@
 //! Control messages inside sealed frames.
 
+mod ice;
 mod path;
 
 use zeroize::Zeroizing;
 
+pub use self::ice::{FRAGMENT, IceCredentials, IceOffer, PASSWORD};
 pub use self::path::{
     CANDIDATES, CHALLENGE as PATH_CHALLENGE, Candidate, CandidateKind, Candidates, Mapping, PROBE,
     PathChallenge, PathResponse, STEP, Step,
@@ -40,6 +42,8 @@ pub enum Control<'a> {
     PathChallenge(PathChallenge),
     /// Answers a [`Control::PathChallenge`].
     PathResponse(PathResponse),
+    /// Tells the credentials of an ICE agent that checks addresses of the receiver.
+    Ice(IceOffer),
     /// A joining node asks for membership; its keys are those of the handshake.
     EnrolRequest {
         /// The name it wants, which an invitation with a name overrides; behind a `~` it is a proposal that the
@@ -299,6 +303,10 @@ impl<'a> Control<'a> {
                 out.put_u8(0x09);
                 part.encode(&mut out);
             }
+            Self::Ice(offer) => {
+                out.put_u8(0x0e);
+                offer.put(&mut out);
+            }
             Self::EnrolRequest { name } => {
                 out.put_u8(0x10);
                 out.put_bytes8(name.as_bytes());
@@ -334,6 +342,7 @@ impl<'a> Control<'a> {
             0x06 => Self::PathResponse(PathResponse::read(&mut reader)?),
             0x08 => Self::RekeyOffer(RekeyPart::read(&mut reader)?),
             0x09 => Self::RekeyAnswer(RekeyPart::read(&mut reader)?),
+            0x0e => Self::Ice(IceOffer::read(&mut reader)?),
             0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME + 1, "name")? },
             0x11 => Self::EnrolPart {
                 total: reader.u32()?,

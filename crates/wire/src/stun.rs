@@ -4,8 +4,11 @@
 //! Integers are big-endian as in the RFC. Both parsers take a whole UDP datagram and refuse whatever they do not
 //! understand; SOFTWARE and the other attributes that the RFC lets a reader skip are skipped.
 
+mod check;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+pub use self::check::{Check, CheckClass};
 use crate::codec::{Reader, WireError};
 
 /// The magic cookie (RFC 8489, section 5).

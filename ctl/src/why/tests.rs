@@ -148,6 +148,7 @@ fn sample() -> Status {
         last_sent_s: Some(2),
         last_answer_s: None,
         last_full_answer_s: None,
+        ice: false,
         single: false,
         rtt_ms: None,
     };

@@ -600,6 +600,7 @@ fn relayed() -> PeerStatus {
             last_sent_s: Some(9),
             last_answer_s: None,
             last_full_answer_s: None,
+            ice: false,
             single: false,
             rtt_ms: None,
         }],

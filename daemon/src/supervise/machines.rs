@@ -7,14 +7,15 @@ use mesh_control::{ApiError, ErrorCode};
 use mesh_net::{PeerInfo, RelaySender, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
 use mesh_session::handshake::Local;
+use mesh_wire::Pin;
 use mesh_wire::roster::Link;
-use mesh_wire::{NodeId, Pin};
 use tokio::sync::mpsc;
 
 use super::Shared;
-use crate::config::Config;
+use crate::config::{Config, PathFinder};
 use crate::direct::{Direct, DirectConfig, StunDatagram};
 use crate::engine::Inbox;
+use crate::ice::{Ice, IceConfig};
 use crate::lan::seal::LanSeal;
 use crate::lan::{Lan, LanConfig};
 use crate::state::Membership;
@@ -54,7 +55,11 @@ pub(super) fn machines(
         numbers,
     };
     let roster = &membership.roster;
-    (Node::new(node, Arc::clone(roster), random()), Handshaker::new(handshaker, Arc::clone(roster), random()))
+    let mut node = Node::new(node, Arc::clone(roster), random());
+    if shared.config.path_finder == PathFinder::Ice {
+        node.find_by_ice();
+    }
+    (node, Handshaker::new(handshaker, Arc::clone(roster), random()))
 }
 
 /// Binds the UDP sockets: those of the configuration; without any, one of each family that the machine has, on a port
@@ -82,12 +87,13 @@ pub(super) fn sockets(config: &Config) -> Result<UdpSockets, ApiError> {
 
 /// Starts to find out at which addresses the node may be reached; none where nobody wants to know or no socket is bound.
 pub(super) fn addresses(
-    (config, own): (&Config, NodeId),
+    shared: &Shared,
     (interface, membership): (&str, &Membership),
     sockets: Vec<SocketAddr>,
     answers: mpsc::Receiver<StunDatagram>,
     (engine, relay_client): (&Arc<Inbox>, RelaySender),
 ) -> Option<Direct> {
+    let (config, own) = (&shared.config, shared.own);
     if !config.direct || sockets.is_empty() {
         return None;
     }
@@ -100,6 +106,8 @@ pub(super) fn addresses(
             engine: Arc::clone(engine),
         })
     });
+    let ice = (config.path_finder == PathFinder::Ice)
+        .then(|| Ice::start(IceConfig { own, library: shared.ice, engine: Arc::clone(engine) }));
     let config = DirectConfig {
         interface: interface.to_owned(),
         sockets,
@@ -107,6 +115,7 @@ pub(super) fn addresses(
         relay_client,
         maps_ports: config.port_mapping,
         lan,
+        ice,
         engine: Arc::clone(engine),
     };
     Some(Direct::start(config, answers))

@@ -12,6 +12,7 @@ use mesh_control::{
     ApiError, ErrorCode, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness, RelayState,
     RelayStatus,
 };
+use mesh_ice::IceCounts;
 use mesh_identity::{Identity, Roster};
 use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayEvent, RelaySender};
 use mesh_node::{NodeEvent, Path};
@@ -32,6 +33,7 @@ use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
 use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts};
 use crate::handshakes::Handshakes;
+use crate::ice::Ice;
 use crate::state::{Membership, StateDir};
 use crate::{interface, one_line};
 
@@ -128,8 +130,7 @@ impl Running {
         })
         .map_err(|error| internal(&error))?;
         let known = (&inbox, client.sender());
-        let direct =
-            addresses((&shared.config, shared.own), (device.name(), &membership), listens, answers, known);
+        let direct = addresses(shared, (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
             let config = CoordinatorConfig {
@@ -307,6 +308,11 @@ impl Running {
         self.direct.as_ref().and_then(Direct::lan)
     }
 
+    /// What came of ICE.
+    pub(super) fn ice(&self) -> Option<watch::Receiver<IceCounts>> {
+        self.direct.as_ref().and_then(Direct::ice).map(Ice::counts)
+    }
+
     pub(super) const fn relay_status(&self) -> &RelayStatus {
         &self.relay
     }
@@ -384,6 +390,12 @@ impl Running {
             NodeEvent::Gather => {
                 if let Some(direct) = &self.direct {
                     direct.gather();
+                }
+                return After::Nothing;
+            }
+            NodeEvent::Ice { peer, offer, remotes } => {
+                if let Some(ice) = self.direct.as_ref().and_then(Direct::ice) {
+                    ice.wanted(*peer, offer.clone(), remotes.clone());
                 }
                 return After::Nothing;
             }

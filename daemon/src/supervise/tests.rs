@@ -41,6 +41,7 @@ impl Place {
             provider: ProviderKind::default(),
             aead: AeadKind::default(),
             aes: true,
+            path_finder: crate::config::PathFinder::Sealed,
             direct: false,
             relay_udp: true,
             port_mapping: false,

@@ -42,16 +42,30 @@ impl Pair {
     /// # Errors
     /// Any program failed.
     pub fn new(lab: &Lab, public: &Switch<'_>, hosts: [&Host; 2]) -> Result<Self> {
+        Self::of(lab, public, hosts, Default::default())
+    }
+
+    /// The same with daemons of one's own, which look for direct paths and find the relay by its name.
+    ///
+    /// # Errors
+    /// Any program failed.
+    pub fn of(
+        lab: &Lab,
+        public: &Switch<'_>,
+        hosts: [&Host; 2],
+        options: [DaemonOptions; 2],
+    ) -> Result<Self> {
         let relay = Relay::start(lab, &public.host("relay")?)?;
         let IpAddr::V4(v4) = relay.host().address() else { anyhow::bail!("the relay has no IPv4 address") };
         let names = lab.path("hosts")?;
         fs::write(&names, format!("{v4} {RELAY_NAME}\n{} {RELAY_NAME}\n", Switch::ipv6_beside(v4)))?;
         // `ip netns exec` gave the program mounts of its own.
         let wrapper = format!("mount --bind {} /etc/hosts; exec \"$@\"", names.display());
-        let options = DaemonOptions { direct: true, wrapper: Some(wrapper), ..DaemonOptions::default() };
-        let first = Daemon::start(lab, hosts[0], &options)?;
+        let options =
+            options.map(|options| DaemonOptions { direct: true, wrapper: Some(wrapper.clone()), ..options });
+        let first = Daemon::start(lab, hosts[0], &options[0])?;
         first.up_new("home", &relay.url_with_name(RELAY_NAME), hosts[0].name())?;
-        let second = Daemon::start(lab, hosts[1], &options)?;
+        let second = Daemon::start(lab, hosts[1], &options[1])?;
         second.join(&first.invite(&["--name", hosts[1].name()])?)?;
         Ok(Self { relay, nodes: [first, second], runs: Cell::new(0) })
     }

@@ -8,6 +8,7 @@ mod crash;
 mod direct;
 mod fallback;
 mod flood;
+mod ice;
 mod keyed;
 mod laboratory;
 mod lan;

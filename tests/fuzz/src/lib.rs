@@ -19,6 +19,7 @@ mod fragment;
 mod frame;
 mod handshake;
 mod hub;
+mod ice;
 mod input;
 mod lan;
 mod node;
@@ -37,6 +38,7 @@ pub use fragment::fragment;
 pub use frame::frame;
 pub use handshake::handshake;
 pub use hub::hub;
+pub use ice::ice;
 pub use lan::lan;
 pub use node::node;
 pub use packet::packet;
@@ -63,5 +65,6 @@ pub const TARGETS: &[Target] = &[
     ("packet", packet),
     ("stun", stun),
     ("lan", lan),
+    ("ice", ice),
     ("files", files),
 ];

@@ -47,6 +47,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "packet" => packet(),
         "stun" => stun(),
         "lan" => lan(),
+        "ice" => ice(),
         "files" => files(),
         _ => Vec::new(),
     }
@@ -452,6 +453,26 @@ fn lan() -> Vec<Vec<u8>> {
         [Message::Question, Message::Farewell { name }, Message::Announcement { name, sealed: &sealed }];
     let messages = all.iter().map(Message::encode);
     messages.chain([content.encode().to_vec()]).collect()
+}
+
+/// Scripts: a search, an offer, a genuine request, an answer, time that passes; and the request of RFC 5769.
+fn ice() -> Vec<Vec<u8>> {
+    let search: &[u8] = &[0, 1, 1, 0, 1, 1, 0];
+    let offer: &[u8] = &[0, 0, 1, 1, 0];
+    let request: &[u8] = &[0, 0, 3, 1, 1, 0, 0, 0];
+    let answer: &[u8] = &[0, 0, 4, 0, 0, 0, 1, 4, 8, 2, 0, 1, 0, 1, 1, 1, 1, 1, 0];
+    let time: &[u8] = &[0, 0, 5, 50];
+    let sample: &[u8] = b"\x00\x01\x00\x58\x21\x12\xa4\x42\xb7\xe7\xa7\x01\xbc\x34\xd6\x86\xfa\x87\xdf\xae\
+        \x80\x22\x00\x10STUN test client\x00\x24\x00\x04\x6e\x00\x01\xff\
+        \x80\x29\x00\x08\x93\x2f\xf9\xb1\x51\x26\x3b\x36\x00\x06\x00\x09evtj:h6vY\x20\x20\x20\
+        \x00\x08\x00\x14\x9a\xea\xa7\x0c\xbf\xd8\xcb\x56\x78\x1e\xf2\xb5\xb2\xd3\xf2\x49\xc1\xb5\x71\xa2\
+        \x80\x28\x00\x04\xe5\x7a\x3b\xcf";
+    vec![
+        [search, offer, request, time].concat(),
+        [search, offer, time, answer, time, request, answer].concat(),
+        [offer, request, request, time, time].concat(),
+        sample.to_vec(),
+    ]
 }
 
 fn files() -> Vec<Vec<u8>> {

@@ -58,6 +58,7 @@ replay!(
     hub,
     packet,
     stun,
+    ice,
     lan,
     files
 );

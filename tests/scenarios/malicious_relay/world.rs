@@ -218,6 +218,7 @@ impl Member {
                 | NodeEvent::Pong { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::Gather
+                | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}

@@ -115,6 +115,9 @@ pub struct RemoteAddress {
     /// How the peer came to it.
     #[serde(default)]
     pub kind: AddressKind,
+    /// Agents of ICE of both nodes agreed on it; it carries frames only once a full challenge was answered, as any other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ice: bool,
     /// Challenges that went there: sealed probes that only the peer can answer.
     #[serde(default)]
     pub sent: u32,

@@ -32,6 +32,13 @@ impl Paths {
         Near { news, timeout: news && setting.searches && self.is_wanting(now) && self.search_now(now) }
     }
 
+    /// An agent of ICE says that the peer is reached there.
+    pub(crate) fn found(&mut self, address: SocketAddr) {
+        if !self.remotes.iter().any(|remote| remote.address == address) {
+            self.add(Remote::seen(address));
+        }
+    }
+
     /// Where the peer was found on a local network.
     pub(crate) fn near(&self) -> &[SocketAddr] {
         &self.near

@@ -44,6 +44,16 @@ fn samples() -> Vec<(Control<'static>, &'static [u8])> {
             Control::PathResponse(PathResponse { id: 3, seen: None, size: 28 }),
             &[6, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
         ),
+        (
+            Control::Ice(IceOffer {
+                credentials: IceCredentials {
+                    fragment: "aB+/".into(),
+                    password: Zeroizing::new("0123456789abcdefghijkl".into()),
+                },
+                answers: Some("wxyz".into()),
+            }),
+            b"\x0e\x04aB+/\x160123456789abcdefghijkl\x04wxyz",
+        ),
         (Control::EnrolRequest { name: "pi" }, &[0x10, 2, b'p', b'i']),
         (
             Control::EnrolPart { total: 9, offset: 7, bytes: &[5, 6] },
@@ -177,6 +187,37 @@ fn steps_that_are_none_are_refused() {
             assert_eq!(Control::parse(&bytes), Err(WireError::Invalid("step")), "{distance}");
         }
     }
+}
+
+#[test]
+fn credentials_have_the_characters_and_lengths_of_ice() {
+    let offer = |fragment: &str, password: &str, answers: &str| {
+        let texts = [fragment, password, answers];
+        let body: Vec<u8> = texts
+            .iter()
+            .flat_map(|text| [&[u8::try_from(text.len()).unwrap()][..], text.as_bytes()].concat())
+            .collect();
+        Control::parse(&[&[0x0e][..], &body].concat()).map(drop)
+    };
+    let password = "0123456789abcdefghijkl";
+    assert!(offer("abcd", password, "").is_ok());
+    assert!(offer(&"a".repeat(FRAGMENT), &"b".repeat(PASSWORD), &"c".repeat(FRAGMENT)).is_ok());
+    for (fragment, password, answers) in [
+        ("abc", password, ""),
+        ("ab:d", password, ""),
+        ("abcd", "too short", ""),
+        ("abcd", "0123456789abcdefghijk ", ""),
+        ("abcd", password, "abc"),
+        (&"a".repeat(FRAGMENT + 1), password, ""),
+        ("abcd", &"b".repeat(PASSWORD + 1), ""),
+    ] {
+        assert!(offer(fragment, password, answers).is_err(), "{fragment} {password} {answers}");
+    }
+    let text = format!(
+        "{:?}",
+        IceCredentials { fragment: "abcd".into(), password: Zeroizing::new(password.into()) }
+    );
+    assert!(text.contains("abcd") && !text.contains(password), "{text}");
 }
 
 fn messages() -> impl Strategy<Value = Vec<u8>> {

@@ -343,6 +343,7 @@ fn direct() -> DirectStatus {
         last_sent_s: None,
         last_answer_s: None,
         last_full_answer_s: None,
+        ice: false,
         single: false,
         rtt_ms: None,
     };
@@ -359,6 +360,7 @@ fn direct() -> DirectStatus {
                 last_sent_s: Some(3),
                 last_answer_s: Some(3),
                 last_full_answer_s: Some(3),
+                ice: false,
                 single: false,
                 rtt_ms: Some(12.34),
                 ..remote("192.0.2.7:4747", AddressKind::Mapped)
@@ -367,6 +369,7 @@ fn direct() -> DirectStatus {
                 sent: 6,
                 last_sent_s: Some(9),
                 last_answer_s: Some(9),
+                ice: false,
                 single: false,
                 rtt_ms: Some(9.0),
                 ..remote("[2001:db8::7:1]:4747", AddressKind::Host)

@@ -147,6 +147,7 @@ pub(super) fn direct() -> DirectStatus {
             last_sent_s: Some(3),
             last_answer_s: Some(4),
             last_full_answer_s: Some(5),
+            ice: true,
             single: false,
             rtt_ms: Some(7.5),
         }],

@@ -67,6 +67,7 @@ fn libraries(arguments: &Arguments, recorder: Option<&'static Recorder>, config:
             provider: Box::leak(Box::new(RecordedPq::new(plain.provider, recorder))),
             aead: Box::leak(Box::new(RecordedAead::new(plain.aead, recorder))),
             timings,
+            ..plain
         },
     }
 }
