@@ -201,7 +201,7 @@ mod tests {
     fn script_reaches_the_agent() {
         let mut world = World::new();
         // Search with one remote address, an offer, then a genuine request from there.
-        for script in [&[0, 1, 1, 0, 1, 1, 0][..], &[0, 0, 1, 1, 0], &[0, 0, 3, 1, 1, 0, 0, 0]] {
+        for script in [&[0, 1, 1, 1, 1, 0][..], &[0, 0, 1, 1, 0], &[0, 0, 3, 1, 1, 0, 0, 0], &[0, 0, 5, 50]] {
             world.step(&mut Input::new(script));
             world.look();
         }

@@ -457,7 +457,7 @@ fn lan() -> Vec<Vec<u8>> {
 
 /// Scripts: a search, an offer, a genuine request, an answer, time that passes; and the request of RFC 5769.
 fn ice() -> Vec<Vec<u8>> {
-    let search: &[u8] = &[0, 1, 1, 0, 1, 1, 0];
+    let search: &[u8] = &[0, 1, 1, 1, 1, 0];
     let offer: &[u8] = &[0, 0, 1, 1, 0];
     let request: &[u8] = &[0, 0, 3, 1, 1, 0, 0, 0];
     let answer: &[u8] = &[0, 0, 4, 0, 0, 0, 1, 4, 8, 2, 0, 1, 0, 1, 1, 1, 1, 1, 0];
