@@ -16,6 +16,7 @@
 mod backlog;
 mod fair;
 mod inbox;
+mod slow;
 mod sync;
 mod traffic;
 mod ways;
@@ -31,7 +32,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
-use mesh_net::{QuicEndpoint, RelaySender, UdpSockets};
+use mesh_net::{QuicEndpoint, RelaySender, Room, UdpSockets};
 use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
@@ -118,6 +119,19 @@ pub struct EngineSnapshot {
     pub drops: EngineDrops,
     /// Where its UDP sockets are bound, at most one for each family.
     pub sockets: Vec<SocketAddr>,
+    /// What slows it down.
+    pub slow: Slow,
+}
+
+/// What keeps an engine from its full speed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Slow {
+    /// The room of its UDP sockets, where the kernel gave less than was wanted.
+    pub room: Option<Room>,
+    /// The device refused joined packets of TCP, and of UDP.
+    pub single_packets: [bool; 2],
+    /// Datagrams for the relay's UDP port leave one by one, since those that left together did not arrive.
+    pub relay_singly: bool,
 }
 
 /// Packets that the engine dropped, by reason.
@@ -137,6 +151,10 @@ pub struct EngineDrops {
     pub inbox_full: u64,
     /// The UDP socket did not take a datagram.
     pub udp: u64,
+    /// The UDP sockets had no room for a datagram that came.
+    pub udp_room: u64,
+    /// The kernel took no datagram for the relay's UDP port.
+    pub relay_udp: u64,
     /// A datagram that came over UDP is of no known kind.
     pub unknown_datagram: u64,
     /// Too many handshake messages waited.
@@ -191,6 +209,7 @@ impl Engine {
             node,
             device,
             ways: Ways { relay, bound: BTreeSet::new(), udp, classes, drops: EngineDrops::default() },
+            room_told: false,
             handshakes,
             quic,
             stun,
@@ -244,6 +263,8 @@ struct Worker {
     pings: Vec<Ping>,
     waiting: FairQueue,
     backlog: Backlog,
+    /// That the kernel gives less room than wanted was told.
+    room_told: bool,
     seed: u64,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
@@ -304,6 +325,7 @@ impl Worker {
         }
         if ready.udp {
             self.read_udp(now);
+            self.make_room(now);
         }
         if ready.others {
             self.read_others(now, ready.udp || ready.device);
@@ -393,10 +415,19 @@ impl Worker {
                 let (handshakes, handshakes_full) = self.handshakes.drops();
                 let inbox_full = self.inbox.dropped();
                 let waiting_full = self.waiting.dropped();
-                let drops = EngineDrops { inbox_full, handshakes_full, waiting_full, ..self.ways.drops };
+                let (udp_room, relay_udp) = (self.ways.udp.lost(), self.ways.relay.udp_unsent());
+                let drops = EngineDrops {
+                    inbox_full,
+                    handshakes_full,
+                    waiting_full,
+                    udp_room,
+                    relay_udp,
+                    ..self.ways.drops
+                };
+                let slow = self.slow();
                 let node = self.node.snapshot(now.instant, &handshakes);
                 let sockets = self.ways.udp.local_addrs().collect();
-                let _ = reply.send(EngineSnapshot { node, drops, sockets });
+                let _ = reply.send(EngineSnapshot { node, drops, sockets, slow });
             }
             Command::Close(reply) => {
                 self.node.close(&mut self.tx);

@@ -6,11 +6,11 @@ use std::net::IpAddr;
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeState,
     NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Status,
+    RemoteAddress, Role, SessionStatus, Slowdown, Status,
 };
 use mesh_ice::IceCounts;
 use mesh_identity::Roster;
-use mesh_net::LanCounts;
+use mesh_net::{LanCounts, Room};
 use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
 use mesh_wire::control::{CandidateKind, Mapping};
@@ -19,7 +19,7 @@ use mesh_wire::roster::{Leaf, Link, Roles};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::engine::EngineSnapshot;
+use crate::engine::{EngineSnapshot, Slow};
 use crate::interface;
 use crate::state::Membership;
 
@@ -62,7 +62,42 @@ pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineS
         ),
         peers,
         crypto: CryptoStatus { provider: config.provider.to_string(), aead: config.aead.to_string() },
+        slowed_by: engine.map(|engine| slowdowns(&engine.slow)).unwrap_or_default(),
     }
+}
+
+/// Returns what keeps the node from its full speed.
+fn slowdowns(slow: &Slow) -> Vec<Slowdown> {
+    let mut found = Vec::new();
+    let mut add = |reason: &str, detail: String| found.push(Slowdown { reason: reason.to_owned(), detail });
+    if let Some(Room { wanted, given }) = slow.room {
+        add(
+            "udp_room",
+            format!(
+                "the UDP sockets have {} KiB of room instead of {} KiB; raise net.core.rmem_max to {wanted}",
+                given / 1024,
+                wanted / 1024
+            ),
+        );
+    }
+    for (single, protocol) in slow.single_packets.into_iter().zip(["TCP", "UDP"]) {
+        if single {
+            add(
+                "single_packets",
+                format!(
+                    "the interface refused joined packets of {protocol}; it gets them one by one until meshd is restarted"
+                ),
+            );
+        }
+    }
+    if slow.relay_singly {
+        add(
+            "relay_singly",
+            "datagrams to the relay leave one by one: those that the kernel or the network card was to cut did not arrive"
+                .to_owned(),
+        );
+    }
+    found
 }
 
 /// Returns the network's part.
@@ -257,6 +292,8 @@ fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>, ice: Option
         ("congested", engine.drops.congested),
         ("inbox_full", engine.drops.inbox_full),
         ("udp", engine.drops.udp),
+        ("udp_room", engine.drops.udp_room),
+        ("relay_udp", engine.drops.relay_udp),
         ("unknown_datagram", engine.drops.unknown_datagram),
         ("handshakes_full", engine.drops.handshakes_full),
     ];
@@ -341,6 +378,7 @@ mod tests {
             },
             drops: EngineDrops::default(),
             sockets: vec![host],
+            slow: Slow::default(),
         };
         let status = direct_status(&engine, &peer);
         assert!(status.enabled && status.searching);
@@ -354,6 +392,21 @@ mod tests {
             (Some(1), Some(2), None, Some(1.5))
         );
         assert_eq!((status.remotes[1].kind, status.remotes[1].last_sent_s), (AddressKind::Seen, None));
+    }
+
+    #[test]
+    fn what_slows_the_node_down_is_named_with_the_remedy() {
+        assert_eq!(slowdowns(&Slow::default()), []);
+        let slow = Slow {
+            room: Some(Room { wanted: 4 << 20, given: 208 << 10 }),
+            single_packets: [true, false],
+            relay_singly: true,
+        };
+        let found = slowdowns(&slow);
+        let reasons: Vec<_> = found.iter().map(|slowdown| slowdown.reason.as_str()).collect();
+        assert_eq!(reasons, ["udp_room", "single_packets", "relay_singly"]);
+        assert!(found[0].detail.contains("208 KiB") && found[0].detail.ends_with("4194304"), "{found:?}");
+        assert!(found[1].detail.contains("TCP"), "{found:?}");
     }
 
     fn peer_snapshot() -> PeerSnapshot {

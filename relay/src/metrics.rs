@@ -86,8 +86,8 @@ impl Metrics {
         }
     }
 
-    /// Returns the Prometheus text exposition, version 0.0.4.
-    pub(crate) fn render(&self, census: &Census) -> String {
+    /// Returns the Prometheus text exposition, version 0.0.4; `lost` is what the kernel dropped at the UDP port.
+    pub(crate) fn render(&self, census: &Census, lost: u64) -> String {
         let mut out = String::new();
         let gauges = [
             ("clients", "role=\"member\"", census.members),
@@ -104,6 +104,7 @@ impl Metrics {
         for sample in self.list() {
             line(&mut out, &mut last, "counter", sample);
         }
+        line(&mut out, &mut last, "counter", ("udp_lost_datagrams_total", "", lost));
         out
     }
 }
@@ -128,8 +129,9 @@ mod tests {
         let metrics = Metrics::default();
         metrics.dropped_aged.add(3);
         let census = Census { members: 2, roots: 1, guests: 0, networks: 1, rosters: 1, roster_bytes: 9 };
-        let text = metrics.render(&census);
+        let text = metrics.render(&census, 7);
         assert!(text.contains("meshrelay_clients{role=\"member\"} 2\n"));
+        assert!(text.contains("meshrelay_udp_lost_datagrams_total 7\n"));
         assert!(text.contains("meshrelay_dropped_messages_total{reason=\"too_old\"} 3\n"));
         assert_eq!(text.matches("# TYPE meshrelay_dropped_messages_total counter\n").count(), 1);
         assert!(

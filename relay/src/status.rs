@@ -30,5 +30,5 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Canc
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     let census = shared.hub().census();
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render(&census))
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render(&census, shared.udp.lost()))
 }

@@ -1,7 +1,9 @@
 //! The UDP port beside the WebSockets: frames of clients that have proven an address, without TCP in between.
 //!
-//! `proof` decides at which address a client is reached, `port` knows the clients, `serve` moves datagrams.
+//! `proof` decides at which address a client is reached, `port` knows the clients, `serve` moves datagrams, `lost` tells what the
+//! kernel dropped.
 
+mod lost;
 mod port;
 mod proof;
 mod serve;
@@ -10,6 +12,7 @@ use std::num::NonZero;
 
 use tokio::net::UdpSocket;
 
+use self::lost::Lost;
 pub(crate) use port::{Client, Clients};
 pub(crate) use serve::serve;
 
@@ -34,7 +37,8 @@ pub(crate) fn open(config: &Config) -> Result<(Vec<UdpSocket>, Clients), ListenE
         },
     };
     let port = sockets.first().and_then(|socket| socket.local_addr().ok()).map(|address| address.port());
-    Ok((sockets, Clients::new(port)))
+    let clients = Clients::new(port, Lost::of(&sockets));
+    Ok((sockets, clients))
 }
 
 /// More sockets than this would not have more work to divide.

@@ -88,10 +88,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     let mut figures = Figures::default();
     figures.add("meshrelay RSS without clients", "MiB", None, load::rss_mib(relay.process.pid())?);
-    let (subjects, absent) = start_all(arguments, &mut arena, &relay)?;
+    let (mut subjects, mut absent) = start_all(arguments, &mut arena, &relay)?;
     for round in 1..=arguments.rounds {
         say::line(&format!("round {round} of {}", arguments.rounds));
-        measure(&subjects, &relay, arguments.seconds, &mut figures)?;
+        measure((&mut subjects, &mut absent), &relay, arguments.seconds, &mut figures)?;
         figures.add("CPU of a full handshake, both sides", "ms", None, load::printed_figure(&handshake)?);
     }
     for subject in subjects.iter().filter(|subject| !subject.programs.is_empty()) {
@@ -157,47 +157,77 @@ fn start_all(arguments: &Arguments, arena: &mut Arena, relay: &Relay) -> Result<
     Ok((subjects, absent))
 }
 
-/// One round: each measurement on everything.
-fn measure(subjects: &[Subject], relay: &Relay, seconds: u32, figures: &mut Figures) -> Result<()> {
+/// One round: each measurement on everything. Another program that fails is left out from then on.
+fn measure(
+    (subjects, absent): (&mut Vec<Subject>, &mut Vec<String>),
+    relay: &Relay,
+    seconds: u32,
+    figures: &mut Figures,
+) -> Result<()> {
     // Processor time and gigabytes of all transfers together.
-    let mut costs = vec![(0.0, 0.0); subjects.len()];
+    let mut costs: Vec<(Kind, f64, f64)> = Vec::new();
     for (name, streams, reverse) in TCP {
-        for (subject, (used, moved)) in subjects.iter().zip(&mut costs) {
+        on_each((subjects, absent), |subject| {
             let (before, passed) = (busy(subject, relay)?, subject.passed()?);
             let result =
                 traffic::tcp(&subject.near, &subject.far, &subject.address, seconds, streams, reverse)?;
             subject.has_its_path()?;
             subject.carried(result.gigabytes * 1e9, passed)?;
             figures.add(name, figures::TCP_RATE, Some(subject.kind), result.mbit_s);
-            *used += busy(subject, relay)? - before;
-            *moved += result.gigabytes;
-        }
+            costs.push((subject.kind, busy(subject, relay)? - before, result.gigabytes));
+            Ok(())
+        })?;
     }
-    for (subject, (used, moved)) in subjects.iter().zip(costs) {
-        if !subject.programs.is_empty() {
-            figures.add("CPU per GB of TCP, both ends", "s", Some(subject.kind), used / moved);
-        }
+    for subject in subjects.iter().filter(|subject| !subject.programs.is_empty()) {
+        let own = costs.iter().filter(|(kind, ..)| *kind == subject.kind);
+        let (used, moved) = own.fold((0.0, 0.0), |sum, (_, used, moved)| (sum.0 + used, sum.1 + moved));
+        figures.add("CPU per GB of TCP, both ends", "s", Some(subject.kind), used / moved);
     }
     for (name, size) in [("UDP 1372 B received", 1372), ("UDP 64 B received", 64)] {
-        for subject in subjects {
+        on_each((subjects, absent), |subject| {
             // What exceeds the inner MTU would be fragmented.
             let size = if subject.kind == Kind::Plain { size } else { size.min(1372) };
             let result = traffic::udp(&subject.near, &subject.far, &subject.address, seconds, size)?;
             figures.add(name, "packets/s", Some(subject.kind), result.received);
             let loss = format!("{} loss", name.trim_end_matches(" received"));
             figures.add(&loss, LOSS, Some(subject.kind), result.loss);
-        }
+            Ok(())
+        })?;
     }
     for (state, loaded) in [("idle", false), ("under TCP load", true)] {
-        for subject in subjects {
+        on_each((subjects, absent), |subject| {
             let result = traffic::latency(&subject.near, &subject.far, &subject.address, loaded)?;
             let name = |what: &str| format!("RTT {state}, {what}");
             figures.add(&name("median"), "ms", Some(subject.kind), result.median);
             figures.add(&name("p99"), "ms", Some(subject.kind), result.p99);
             figures.add(&name("pings lost"), LOSS, Some(subject.kind), result.loss);
-        }
+            Ok(())
+        })?;
     }
     Ok(())
+}
+
+/// Measures each in turn. A failure of ours ends it; of another program it is told, and the program is left out.
+fn on_each(
+    (subjects, absent): (&mut Vec<Subject>, &mut Vec<String>),
+    mut measure: impl FnMut(&Subject) -> Result<()>,
+) -> Result<()> {
+    let mut result = Ok(());
+    subjects.retain(|subject| {
+        if result.is_err() {
+            return true;
+        }
+        let Err(error) = measure(subject) else { return true };
+        let name = subject.kind.name();
+        if subject.kind.is_rival() {
+            say::line(&format!("not measured any more: {name}: {error:#}"));
+            absent.push(format!("{name}, later: {error:#}"));
+            return false;
+        }
+        result = Err(error.context(format!("measuring \"{name}\"")));
+        true
+    });
+    result
 }
 
 /// Seconds of processor time that the programs of a subject used so far, the relay's too where it carries the traffic.

@@ -119,7 +119,8 @@ pub(crate) fn from_crates(program: &'static str, package: &str) -> Result<PathBu
 }
 
 fn runs(program: &Path) -> bool {
-    let status = Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    // Not "--help": wireguard-go takes that for the name of an interface, and stays in the background.
+    let status = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     // A library that is too old ends it by a code of the loader.
     status.is_ok_and(|status| status.code().is_some_and(|code| code < 126))
 }

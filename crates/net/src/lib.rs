@@ -35,5 +35,5 @@ pub use relay::{
     SendError,
 };
 pub use stun::{Family, MAX_STUN_SERVERS, Mapping, ServerReport, StunClient, StunEvent};
-pub use udp::{MAX_BATCH, UdpBindError, UdpBound, UdpSendError, UdpSockets};
+pub use udp::{MAX_BATCH, Room, UdpBindError, UdpBound, UdpSendError, UdpSockets};
 pub use watch::{NETWORK_CHANGE_WINDOW, NetworkChange, NetworkWatch};

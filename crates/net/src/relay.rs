@@ -14,12 +14,13 @@ mod link;
 mod outgoing;
 mod queue;
 mod sync;
+mod together;
 mod udp;
 mod way;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -119,6 +120,8 @@ impl RelayClient {
             outgoing: Outgoing::new(),
             reconnect: Notify::new(),
             doubted: AtomicBool::new(false),
+            udp_unsent: AtomicU64::new(0),
+            udp_singly: AtomicBool::new(false),
             // A guest joins, and others join through the root's mailbox: somebody waits for either.
             demand: Demand::new(config.role != Role::Member, Instant::now()),
             admission: Mutex::new(config.admission.clone()),
@@ -220,6 +223,18 @@ impl RelaySender {
         self.shared.outgoing.queue().queued_bytes()
     }
 
+    /// Returns how many datagrams for the relay's UDP port the kernel did not take, since the client was started.
+    #[must_use]
+    pub fn udp_unsent(&self) -> u64 {
+        self.shared.udp_unsent.load(Ordering::Relaxed)
+    }
+
+    /// Tells whether datagrams for the relay's UDP port leave one by one because those that left together did not arrive.
+    #[must_use]
+    pub fn udp_goes_singly(&self) -> bool {
+        self.shared.udp_singly.load(Ordering::Relaxed)
+    }
+
     /// Sets the function that is called when the waiting bytes fall below half of the limit.
     ///
     /// It is called from the client's task and must not block.
@@ -240,6 +255,10 @@ struct Shared {
     reconnect: Notify,
     /// The machine's network changed since the link last looked.
     doubted: AtomicBool,
+    /// Datagrams with frames that the kernel did not take.
+    udp_unsent: AtomicU64,
+    /// Datagrams that leave together do not arrive.
+    udp_singly: AtomicBool,
     demand: Demand,
     admission: Mutex<Vec<u8>>,
 }

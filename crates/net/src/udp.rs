@@ -11,6 +11,8 @@
 //! the interface's MTU is refused.
 
 mod error;
+mod lost;
+mod room;
 mod send;
 mod steer;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use mesh_packet::{ECN, Ecn};
 use nix::sys::socket::{setsockopt, sockopt};
@@ -28,6 +31,7 @@ use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use error::{UdpBindError, UdpSendError};
+pub use room::Room;
 
 /// The UDP sockets of one thread: at most one for IPv4 and one for IPv6 that sealed frames come to, and as many for
 /// whatever else comes.
@@ -37,6 +41,7 @@ pub struct UdpSockets {
     ipv6: Option<UdpSocket>,
     others: Vec<UdpSocket>,
     buffers: Buffers,
+    growth: room::Growth,
 }
 
 /// The sockets of all threads.
@@ -99,7 +104,13 @@ impl UdpSockets {
     }
 
     fn none() -> Self {
-        Self { ipv4: None, ipv6: None, others: Vec::new(), buffers: Buffers::new() }
+        Self {
+            ipv4: None,
+            ipv6: None,
+            others: Vec::new(),
+            buffers: Buffers::new(),
+            growth: room::Growth::new(),
+        }
     }
 
     /// What to poll: readable means [`recv_batch`](Self::recv_batch) has work, writable that a full socket has room.
@@ -136,9 +147,9 @@ impl UdpSockets {
         &mut self,
         mut each: impl FnMut(SocketAddr, &mut [u8], usize, Ecn),
     ) -> io::Result<usize> {
-        let Self { ipv4, ipv6, buffers, .. } = self;
+        let Self { ipv4, ipv6, buffers, growth, .. } = self;
         let sockets = [&*ipv4, &*ipv6].into_iter().flatten();
-        receive(sockets, |socket| buffers.fill(socket, &mut each))
+        receive(sockets, |socket| buffers.fill(socket, growth, &mut each))
     }
 
     /// The same for what is not a sealed frame, at most `most` buffers from each socket: whoever is flooded reads few, and
@@ -153,6 +164,28 @@ impl UdpSockets {
     ) -> io::Result<usize> {
         let Self { others, buffers, .. } = self;
         receive(others.iter(), |socket| buffers.fill_some(socket, most, &mut each))
+    }
+
+    /// Gives the sockets of the frames the room that their measured rate asks for, and returns it when that was more than
+    /// before: the least of what they got. `trip` is asked for the longest round trip of the direct paths in use. To be called
+    /// in every turn; it does something four times a second at most.
+    pub fn make_room(&mut self, now: Instant, trip: impl FnOnce() -> Option<Duration>) -> Option<Room> {
+        let wanted = self.growth.look(now, trip)?;
+        let rooms = self.sockets().filter_map(|socket| room::ask(&socket.socket, wanted).ok());
+        rooms.min_by_key(|room| room.given)
+    }
+
+    /// Returns the room that the sockets of the frames have: the least of them.
+    pub fn room(&self) -> Option<Room> {
+        let wanted = self.growth.size();
+        let given = self.sockets().filter_map(|socket| socket.socket.recv_buffer_size().ok()).min()? / 2;
+        Some(Room { wanted, given })
+    }
+
+    /// Returns how many datagrams the kernel dropped so far because a socket of these had no room. It reads a table of the
+    /// kernel: nothing for the packet path.
+    pub fn lost(&self) -> u64 {
+        lost::datagrams(self.sockets().chain(&self.others).map(|socket| socket.socket.as_fd()))
     }
 
     /// Sends one datagram, or several of `segment` bytes each of which only the last may be shorter.
@@ -187,7 +220,8 @@ impl UdpSockets {
     pub fn send_near(&self, to: SocketAddr, payload: &[u8], hops: u8) -> Result<(), UdpSendError> {
         let to = canonical(to);
         let socket = self.socket_for(to).ok_or(UdpSendError::NoSocket)?;
-        send::with_hops(socket.socket.as_raw_fd(), to, payload, hops).map_err(|error| UdpSendError::new(error, 0))
+        send::with_hops(socket.socket.as_raw_fd(), to, payload, hops)
+            .map_err(|error| UdpSendError::new(error, 0))
     }
 
     fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {
@@ -246,11 +280,9 @@ fn receive<'s>(
     }
 }
 
-/// Asks for [`RECEIVE_BUFFER`] and [`SEND_BUFFER`]. Less is slower under load and wrong in nothing, so refusals pass.
+/// Asks for [`room::LEAST`] and [`SEND_BUFFER`]. Less is slower under load and wrong in nothing, so refusals pass.
 fn enlarge_buffers(socket: &Socket) {
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
-        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    }
+    let _ = room::ask(socket, room::LEAST);
     if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
         let _ = socket.set_send_buffer_size(SEND_BUFFER);
     }
@@ -278,10 +310,12 @@ impl Buffers {
     fn fill(
         &mut self,
         socket: &UdpSocket,
+        growth: &mut room::Growth,
         each: &mut impl FnMut(SocketAddr, &mut [u8], usize, Ecn),
     ) -> io::Result<usize> {
         let count = self.fill_some(socket, self.limit, each)?;
         let bytes: usize = self.meta.iter().take(count).map(|meta| meta.len).sum();
+        growth.came(bytes);
         self.limit = if bytes > count * LARGE { LARGE_BATCH } else { BATCH_SIZE };
         Ok(count)
     }
@@ -351,10 +385,6 @@ const LARGE_BATCH: usize = 4;
 
 /// The most that the kernel puts together with UDP GRO, and the longest datagram.
 const BUFFER_LEN: usize = 65_535;
-
-/// The kernel doubles it and counts its own overhead: what arrives at 5 Gbit/s within 1.6 ms, or a thousand small datagrams. More
-/// would not carry more (TCP over the tunnel was as fast with eight times as much), but delay whatever waits behind.
-const RECEIVE_BUFFER: usize = 512 * 1024;
 
 /// Thirty batches of 64 KiB, so that a burst of the tunnel does not find the socket full, and too little to delay by
 /// itself what comes after it.

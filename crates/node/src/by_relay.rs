@@ -1,4 +1,7 @@
-//! Which packets the relay would carry, so that whoever reads the device may let others go before them.
+//! What whoever moves the packets asks of the paths in use: which packets the relay would carry, so that others may go before
+//! them, and how long the direct ones are.
+
+use std::time::Duration;
 
 use mesh_packet::{Ethernet, IpPacket};
 
@@ -22,5 +25,11 @@ impl Node {
             let peer = &self.peers[slot.0];
             peer.settled().is_some() && matches!(peer.paths.current(), Path::Relay(_))
         })
+    }
+
+    /// The longest round trip of the direct paths in use.
+    #[must_use]
+    pub fn longest_trip(&self) -> Option<Duration> {
+        self.peers.iter().filter_map(|peer| peer.paths.rtt()).max()
     }
 }

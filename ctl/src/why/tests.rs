@@ -194,6 +194,7 @@ fn sample() -> Status {
         }],
         counters: Counters::default(),
         crypto: CryptoStatus::default(),
+        slowed_by: Vec::new(),
     }
 }
 

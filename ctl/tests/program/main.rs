@@ -664,6 +664,7 @@ fn ready() -> Status {
         }],
         counters: Counters::default(),
         crypto: CryptoStatus::default(),
+        slowed_by: Vec::new(),
     }
 }
 

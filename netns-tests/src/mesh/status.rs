@@ -66,6 +66,13 @@ impl Status {
         peers.iter().filter_map(|peer| peer["name"].as_str()).map(str::to_owned).collect()
     }
 
+    /// Whether the node says that this keeps it from its full speed.
+    #[must_use]
+    pub fn is_slowed_by(&self, reason: &str) -> bool {
+        let found = self.0["slowed_by"].as_array();
+        found.is_some_and(|found| found.iter().any(|slowdown| slowdown["reason"] == reason))
+    }
+
     /// Whether frames go to the relay over UDP.
     #[must_use]
     pub fn is_over_udp(&self) -> bool {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use lab::{Mesh, MeshOptions, Process, Relay, scenario};
+
 use nix::sys::signal::Signal;
+
+use crate::transfer::stream;
 
 /// Between two pings, in seconds.
 const APART: &str = "0.02";
@@ -77,6 +80,34 @@ fn node_can_switch_it_off() {
     });
 }
 
+/// A card or driver that loses whatever it is to cut: what the client hands over at once is longer than any link carries.
+#[test]
+fn segmentation_that_loses_datagrams_is_given_up_on_the_way_to_the_relay() {
+    scenario("relay_udp_broken_segmentation", |lab| {
+        let mesh = Mesh::new(lab, &["anna", "bert"], &MeshOptions::default())?;
+        let [anna, bert] = &mesh.nodes[..] else { anyhow::bail!("two nodes were asked for") };
+        anna.host().nft(
+            "table ip broken {
+                counter lost { }
+                chain out { type filter hook output priority 0; oifname eth0 udp dport 8443 meta length > 1600 counter name lost drop; }
+            }",
+        )?;
+        let pings = begin(&mesh, "pings-5")?;
+        takes_udp(&mesh, true)?;
+        anna.wait_for_status("what slows it down", LIMIT, |status| status.is_slowed_by("relay_singly"))?;
+        stream(anna, bert, &bert.ipv4()?, BYTES)?;
+        takes_udp(&mesh, true)?;
+        assert!(!bert.status()?.is_slowed_by("relay_singly"), "the other end is sound");
+        let text = anna.ctl(&["status"])?.success()?.stdout;
+        assert!(text.contains("slowed"), "{text}");
+        // Another card, or a driver that was repaired.
+        anna.host().nft("delete table ip broken")?;
+        anna.wait_for_status("full speed", LIMIT, |status| !status.is_slowed_by("relay_singly"))?;
+        end(&mesh, pings)?;
+        Ok(())
+    });
+}
+
 trait Pings {
     fn every_ping(&self, count: u32) -> Result<()>;
 }
@@ -123,3 +154,6 @@ fn end(mesh: &Mesh<'_>, mut pings: Process) -> Result<Duration> {
 
 /// A second, and half of one for a loaded machine.
 const SOON: Duration = Duration::from_millis(1500);
+
+/// What a TCP stream carries.
+const BYTES: u64 = 20_000_000;

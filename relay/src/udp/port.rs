@@ -9,6 +9,7 @@ use std::time::Instant;
 use aws_lc_rs::hmac;
 use mesh_wire::relay_udp::{Control, Offer, TAG};
 
+use super::lost::Lost;
 use super::proof::{Bound, Proof};
 use crate::bucket::Bucket;
 use crate::hub::Member;
@@ -21,6 +22,7 @@ pub(crate) struct Clients {
     /// Grows whenever an address gets another client, so that answers of [`Clients::at`] can be kept.
     changes: AtomicU64,
     port: Option<u16>,
+    lost: Lost,
 }
 
 #[derive(Debug, Default)]
@@ -64,8 +66,13 @@ pub(crate) enum Answer {
 
 impl Clients {
     /// `port` is what clients are offered; without one nobody is.
-    pub(crate) fn new(port: Option<u16>) -> Self {
-        Self { port, ..Self::default() }
+    pub(crate) fn new(port: Option<u16>, lost: Lost) -> Self {
+        Self { port, lost, ..Self::default() }
+    }
+
+    /// Returns how many datagrams the kernel dropped because the port's sockets were full.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.datagrams()
     }
 
     pub(crate) const fn port(&self) -> Option<u16> {

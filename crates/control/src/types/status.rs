@@ -34,6 +34,9 @@ pub struct Status {
     pub counters: Counters,
     /// The implementations in use.
     pub crypto: CryptoStatus,
+    /// What keeps the node from its full speed; nothing is lost by it.
+    #[serde(default)]
+    pub slowed_by: Vec<Slowdown>,
 }
 
 impl Document for Status {
@@ -375,6 +378,15 @@ pub struct Counters {
     /// Packets dropped, by reason; reasons that never occurred may be absent.
     #[serde(default)]
     pub drops: BTreeMap<String, u64>,
+}
+
+/// Something that keeps the node from its full speed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Slowdown {
+    /// What it is, for programs: `udp_room`, `single_packets`, `relay_singly`, or one that this version does not know.
+    pub reason: String,
+    /// The same for people, with what to do.
+    pub detail: String,
 }
 
 /// The implementations in use.

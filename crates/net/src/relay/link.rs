@@ -115,7 +115,9 @@ impl Link {
         let Some(udp) = &mut self.udp else { return false };
         let mut room = false;
         for _ in 0..TURN {
-            if udp.flush(cx) {
+            let full = udp.flush(cx);
+            self.shared.udp_unsent.fetch_add(udp.take_unsent(), Ordering::Relaxed);
+            if full {
                 return room;
             }
             let frames = {
@@ -347,6 +349,9 @@ impl Link {
             }
             self.pings += 1;
             self.ask(cx);
+        }
+        if let Some(udp) = &self.udp {
+            self.shared.udp_singly.store(udp.goes_singly(), Ordering::Relaxed);
         }
         if let Some(udp) = &mut self.udp
             && let Change::Ended { silent } = udp.keep_time(cx, now)

@@ -30,6 +30,8 @@ pub(super) struct Udp {
     out: Vec<u8>,
     stride: usize,
     sent: usize,
+    /// Datagrams that the kernel did not take, since somebody asked.
+    unsent: u64,
     buffers: Box<[u8]>,
 }
 
@@ -59,6 +61,7 @@ impl Udp {
             out: Vec::new(),
             stride: 1,
             sent: 0,
+            unsent: 0,
             buffers: Box::default(),
         }
     }
@@ -70,6 +73,16 @@ impl Udp {
 
     pub(super) const fn is_up(&self) -> bool {
         self.way.is_up()
+    }
+
+    /// Returns how many datagrams the kernel did not take since the last call.
+    pub(super) const fn take_unsent(&mut self) -> u64 {
+        std::mem::replace(&mut self.unsent, 0)
+    }
+
+    /// Tells whether datagrams leave one by one because those that left together did not arrive.
+    pub(super) const fn goes_singly(&self) -> bool {
+        self.way.together().is_broken()
     }
 
     /// Returns when [`Udp::keep_time`] has something to do.
@@ -107,14 +120,18 @@ impl Udp {
                 // What the socket says about earlier datagrams is not about this one.
                 Poll::Ready(_) => {}
             }
-            let together =
-                state.max_gso_segments().clamp(1, SEGMENTS).min((LONGEST_SEND / self.stride).max(1));
+            let most = if self.way.together().works() { state.max_gso_segments() } else { 1 };
+            let together = most.clamp(1, SEGMENTS).min((LONGEST_SEND / self.stride).max(1));
             let part = rest.get(..together * self.stride).unwrap_or(rest);
             let segment_size = (part.len() > self.stride).then_some(self.stride);
             match send(socket, state, (self.relay, part, segment_size)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(()) => self.sent += part.len(),
                 // Lost, as datagrams are.
-                Ok(()) | Err(_) => self.sent += part.len(),
+                Err(_) => {
+                    self.sent += part.len();
+                    self.unsent += u64::try_from(part.len().div_ceil(self.stride)).unwrap_or(0);
+                }
             }
         }
         false
@@ -180,6 +197,7 @@ impl Udp {
                     }
                     self.control(&control);
                 }
+                Step::Pair(pair) => self.pair(&pair),
                 Step::End => {
                     (self.socket, self.sent) = (None, self.out.len());
                     return Change::Ended { silent: was_up && self.way.has_failed() };
@@ -189,16 +207,29 @@ impl Udp {
     }
 
     fn control(&self, control: &Control) {
+        self.transmit(&self.encode(control), None);
+    }
+
+    /// Hands two messages to the kernel at once.
+    fn pair(&self, pair: &[Control; 2]) {
+        let both = pair.each_ref().map(|control| self.encode(control));
+        let cuts = self.socket.as_ref().is_some_and(|(_, state)| state.max_gso_segments() > 1);
+        if cuts {
+            self.transmit(&both.concat(), Some(both[0].len()));
+        } else {
+            // Nothing leaves together anyway.
+            both.iter().for_each(|bytes| self.transmit(bytes, None));
+        }
+    }
+
+    fn encode(&self, control: &Control) -> Vec<u8> {
+        control.encode(self.way.limit(), |covered| tag_of(&self.key, covered))
+    }
+
+    /// Not by `try_io`, which knows nothing of a new socket yet. What does not leave counts as lost.
+    fn transmit(&self, contents: &[u8], segment_size: Option<usize>) {
         let Some((socket, state)) = &self.socket else { return };
-        let bytes = control.encode(self.way.limit(), |covered| tag_of(&self.key, covered));
-        // Not by `try_io`, which knows nothing of a new socket yet. What does not leave counts as lost.
-        let transmit = Transmit {
-            destination: self.relay,
-            ecn: None,
-            contents: &bytes,
-            segment_size: None,
-            src_ip: None,
-        };
+        let transmit = Transmit { destination: self.relay, ecn: None, contents, segment_size, src_ip: None };
         let _ = state.try_send(socket.into(), &transmit);
     }
 }

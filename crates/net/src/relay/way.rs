@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use mesh_wire::relay_udp::{Control, Kind};
 
+use super::together::Together;
+
 /// The UDP way of one connection to a relay.
 #[derive(Debug)]
 pub(super) struct Way {
@@ -21,6 +23,8 @@ pub(super) struct Way {
     next: usize,
     /// How long to wait after the next failure.
     pause: Duration,
+    /// Whether datagrams that leave together arrive.
+    together: Together,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,15 +50,22 @@ pub(super) enum Step {
     Wait,
     /// Send this, as long as [`Way::limit`] says.
     Send(Control),
+    /// Hand these to the kernel at once, each as long as [`Way::limit`] says.
+    Pair([Control; 2]),
     /// Tell the relay over the WebSocket that the way is over.
     End,
 }
 
 impl Way {
     /// `lengths` are those of the longest datagram and of one that nearly every path takes.
-    pub(super) const fn new(connection: u64, lengths: [usize; 2]) -> Self {
-        let state = State::Resting(None);
-        Self { connection, counter: 0, state, used: None, lengths, next: 0, pause: FIRST_PAUSE }
+    pub(super) fn new(connection: u64, lengths: [usize; 2]) -> Self {
+        let (state, together) = (State::Resting(None), Together::default());
+        Self { connection, counter: 0, state, used: None, lengths, next: 0, pause: FIRST_PAUSE, together }
+    }
+
+    /// Returns what is known of datagrams that leave together.
+    pub(super) const fn together(&self) -> &Together {
+        &self.together
     }
 
     /// Notes that frames went or came.
@@ -88,8 +99,8 @@ impl Way {
                 Some(Control { kind: Kind::Proof, ..*control })
             }
             (Kind::Proven, State::Proving { .. }) if control.counter == latest => {
-                self.state =
-                    State::Up { since: now, next_ping: now + PING, answered: latest, unanswered: None };
+                self.together.begin();
+                self.state = State::Up { since: now, next_ping: now, answered: latest, unanswered: None };
                 None
             }
             // Over a long path further pings are under way when the answer to one comes.
@@ -101,6 +112,7 @@ impl Way {
                 if now.saturating_duration_since(*since) >= STOOD {
                     self.pause = FIRST_PAUSE;
                 }
+                self.together.answered(control.counter);
                 None
             }
             _ => None,
@@ -129,6 +141,12 @@ impl Way {
             }
             State::Up { since, next_ping, answered, unanswered } if now >= next_ping => {
                 let unanswered = Some(unanswered.unwrap_or(now));
+                if self.together.is_due() {
+                    self.state = State::Up { since, next_ping, answered, unanswered };
+                    let pair = [self.message(Kind::Ping), self.message(Kind::Ping)];
+                    self.together.sent(self.counter);
+                    return Step::Pair(pair);
+                }
                 self.state = State::Up { since, next_ping: now + PING, answered, unanswered };
                 Step::Send(self.message(Kind::Ping))
             }
@@ -202,7 +220,13 @@ mod tests {
         assert_eq!((proof.kind, proof.cookie), (Kind::Proof, [3; 16]));
         assert!(!way.is_up());
         assert_eq!(answer(&mut way, Kind::Proven, now), None);
-        assert!(way.is_up());
+        assert!(way.is_up() && !way.together().works());
+        assert!(matches!(way.step(now), Step::Pair(_)));
+        assert_eq!(answer(&mut way, Kind::Pong, now), None);
+        assert_eq!(sent(way.step(now)), Kind::Ping);
+        assert_eq!(answer(&mut way, Kind::Pong, now), None);
+        assert!(way.together().works());
+        assert_eq!(way.step(now), Step::Wait);
         way
     }
 
@@ -254,6 +278,7 @@ mod tests {
                 way.used(at);
                 match way.step(at) {
                     Step::Send(control) => under_way.push_back((at + trip, control)),
+                    Step::Pair(pair) => under_way.extend(pair.map(|control| (at + trip, control))),
                     Step::End => {
                         assert!(at >= end, "ended while every message is answered");
                         let last: Instant = last.unwrap();
@@ -300,6 +325,26 @@ mod tests {
         assert_eq!(lengths, [1472, 1232, 1472, 1232, 1472, 1232, 1472, 1232]);
         let gap = |n: usize| asks[n + 1].1 - asks[n].1;
         assert!(gap(0) < gap(2) && gap(2) < gap(4), "{asks:?}");
+    }
+
+    #[test]
+    fn pairs_that_are_lost_end_nothing_but_leaving_together() {
+        let now = Instant::now();
+        let mut way = up(now);
+        let (mut at, mut broken) = (now, None);
+        while at < now + Duration::from_secs(10) {
+            way.used(at);
+            match way.step(at) {
+                Step::Send(_) => assert_eq!(answer(&mut way, Kind::Pong, at), None),
+                Step::Pair(_) | Step::Wait => {}
+                Step::End => panic!("ended while single pings are answered"),
+            }
+            broken = broken.or(way.together().is_broken().then_some(at));
+            at += MOMENT;
+        }
+        assert!(way.is_up() && !way.together().works());
+        let after = broken.unwrap() - now;
+        assert!(after < Duration::from_secs(8), "known after {after:?}");
     }
 
     #[test]

@@ -46,8 +46,7 @@ impl Peer {
             assert!(steps < 10_000, "never at rest");
             self.now = self.now.max(next);
             let mut todo = self.paths.timeout(self.now, ALL);
-            let (due, later): (Vec<_>, Vec<_>) =
-                self.back.drain(..).partition(|(at, ..)| *at <= self.now);
+            let (due, later): (Vec<_>, Vec<_>) = self.back.drain(..).partition(|(at, ..)| *at <= self.now);
             self.back = later;
             for (_, from, id) in due {
                 self.paths.heard(self.now, Path::Udp(from), ALL);

@@ -162,6 +162,7 @@ mod tests {
             peers: peers.iter().map(|&online| PeerStatus { online, ..PeerStatus::default() }).collect(),
             counters: Counters::default(),
             crypto: CryptoStatus::default(),
+            slowed_by: Vec::new(),
         }
     }
 

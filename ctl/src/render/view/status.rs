@@ -45,6 +45,9 @@ pub(crate) fn status(status: &Status, now: Timestamp, style: Style) -> String {
     if !drops.is_empty() {
         block.line("dropped", &drops.join(", "));
     }
+    for slowdown in &status.slowed_by {
+        block.line("slowed", &slowdown.detail);
+    }
     block.line("crypto", &format!("{}, frames by {}", status.crypto.provider, status.crypto.aead));
     if !status.peers.is_empty() {
         block.text.push('\n');

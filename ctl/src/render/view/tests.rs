@@ -2,7 +2,7 @@
 
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeStatus,
-    OwnAddress, PingAnswer, Readiness, RelayStatus, RemoteAddress, Role, SessionStatus,
+    OwnAddress, PingAnswer, Readiness, RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown,
 };
 
 use super::*;
@@ -22,6 +22,7 @@ relay        wss://relay.example connected for 2 h 3 min, connected within 41 ms
 received     1.2 MiB in 1500 packets
 sent         10 KiB in 1 packet
 dropped      3 no_route, 12 source
+slowed       too little room
 crypto       aws-lc, frames by aws-lc
 
 NAME  ADDRESS     STATE        PATH                       RTT       RX   TX  HANDSHAKE  KEYS
@@ -292,6 +293,7 @@ fn sample() -> Status {
             drops: [("no_route".into(), 3), ("source".into(), 12), ("never".into(), 0)].into(),
         },
         crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
+        slowed_by: vec![Slowdown { reason: "udp_room".into(), detail: "too little room\u{1b}".into() }],
     }
 }
 

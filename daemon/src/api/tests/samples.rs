@@ -5,7 +5,7 @@ use mesh_control::{
     FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
     NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind, PeerState, PeerStatus,
     PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role,
-    SessionStatus, Status, Timestamp, UpAnswer, UpRequest,
+    SessionStatus, Slowdown, Status, Timestamp, UpAnswer, UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -60,6 +60,7 @@ pub(super) fn status() -> Status {
             drops: [("no_route".to_owned(), 5)].into(),
         },
         crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
+        slowed_by: vec![Slowdown { reason: "udp_room".into(), detail: "the kernel".into() }],
     }
 }
 
