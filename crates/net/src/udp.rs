@@ -187,7 +187,8 @@ impl UdpSockets {
     pub fn send_near(&self, to: SocketAddr, payload: &[u8], hops: u8) -> Result<(), UdpSendError> {
         let to = canonical(to);
         let socket = self.socket_for(to).ok_or(UdpSendError::NoSocket)?;
-        send::with_hops(socket.socket.as_raw_fd(), to, payload, hops).map_err(|error| UdpSendError::new(error, 0))
+        send::with_hops(socket.socket.as_raw_fd(), to, payload, hops)
+            .map_err(|error| UdpSendError::new(error, 0))
     }
 
     fn sockets(&self) -> impl Iterator<Item = &UdpSocket> {

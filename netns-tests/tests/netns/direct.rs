@@ -55,11 +55,7 @@ fn behind_two_routers_in_a_row_and_a_restricted_one() {
 #[test]
 fn behind_a_router_that_counts_and_restricted_ones() {
     for restricted in [NatKind::PortRestricted, NatKind::LinuxPortRestricted] {
-        direct(
-            "behind_a_router_that_counts_and_restricted_ones",
-            NatKind::SymmetricSequential,
-            restricted,
-        );
+        direct("behind_a_router_that_counts_and_restricted_ones", NatKind::SymmetricSequential, restricted);
     }
 }
 

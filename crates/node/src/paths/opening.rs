@@ -14,7 +14,8 @@ impl Paths {
     /// Opens the way to addresses where this search did not yet. Frames between neighbours pass no NAT.
     pub(super) fn open(&mut self, now: Instant, steps: &mut Vec<Step>) {
         let current = self.current;
-        for remote in self.remotes.iter_mut().filter(|remote| remote.is_waiting() && remote.opened.is_none()) {
+        for remote in self.remotes.iter_mut().filter(|remote| remote.is_waiting() && remote.opened.is_none())
+        {
             if Path::Udp(remote.address) != current {
                 remote.opened = Some(now);
                 steps.push(Step::Open(remote.address));
