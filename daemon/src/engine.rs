@@ -332,6 +332,8 @@ impl Worker {
         }
         if ready.device {
             self.send_waiting(now)?;
+            // Senders of packets that are too long are told through the device.
+            self.deliver_late();
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.node.handle_timeout(now, &mut self.tx);
@@ -476,6 +478,7 @@ impl Worker {
                 }
                 NodeEvent::Session { .. }
                 | NodeEvent::Path { .. }
+                | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeState,
-    NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Slowdown, Status,
+    NodeStatus, OwnAddress, PathChange, PathKind, PathReason, PeerState, PeerStatus, Readiness, RelayState,
+    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status,
 };
 use mesh_ice::IceCounts;
 use mesh_identity::Roster;
 use mesh_net::{LanCounts, Room};
-use mesh_node::{Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
+use mesh_node::{ChangeReason, Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
 use mesh_wire::control::{CandidateKind, Mapping};
 use mesh_wire::handshake::suite_name;
@@ -207,6 +207,11 @@ fn peer(
             Some(Path::Udp(_) | Path::Relay(_)) | None => None,
         },
         path_changes: live.map_or(0, |peer| peer.path_changes),
+        last_path_change: live
+            .and_then(|peer| peer.last_change)
+            .map(|change| path_change((change.from, change.to), change.reason)),
+        last_path_change_s: live.and_then(|peer| peer.last_change).map(|change| change.since.as_secs()),
+        path_mtu: live.filter(|_| direct).and_then(|peer| peer.path_mtu),
         // Only where there is something to say, so that an answer about a thousand idle peers stays small.
         direct: engine
             .zip(live)
@@ -217,6 +222,33 @@ fn peer(
         session,
         state,
         last_error: live.and_then(|peer| peer.last_error.clone()),
+    }
+}
+
+/// Returns what people see of a change of path.
+#[must_use]
+pub fn path_change((from, to): (Path, Path), reason: ChangeReason) -> PathChange {
+    let kind = |path| match path {
+        Path::Relay(_) => PathKind::Relay,
+        Path::Udp(_) => PathKind::Direct,
+    };
+    let endpoint = |path| match path {
+        Path::Relay(_) => None,
+        Path::Udp(address) => Some(address),
+    };
+    PathChange {
+        from: kind(from),
+        from_endpoint: endpoint(from),
+        to: kind(to),
+        to_endpoint: endpoint(to),
+        reason: match reason {
+            ChangeReason::Found => PathReason::Found,
+            ChangeReason::Better => PathReason::Better,
+            ChangeReason::Silent => PathReason::Silent,
+            ChangeReason::ShortOnly => PathReason::ShortOnly,
+            ChangeReason::RelayLost => PathReason::RelayLost,
+            ChangeReason::Handshake => PathReason::Handshake,
+        },
     }
 }
 
@@ -251,6 +283,7 @@ fn remote_address(remote: &RemoteSnapshot) -> RemoteAddress {
         last_sent_s: remote.since_sent.map(|since| since.as_secs()),
         last_answer_s: remote.since_answered.map(|since| since.as_secs()),
         last_full_answer_s: remote.since_proved.map(|since| since.as_secs()),
+        mtu: remote.mtu,
         single: remote.single,
         rtt_ms: remote.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
     }
@@ -351,6 +384,7 @@ mod tests {
                 since_answered: Some(Duration::from_secs(2)),
                 since_proved: None,
                 ice: false,
+                mtu: Some(1400),
                 single: false,
                 rtt: Some(Duration::from_micros(1500)),
             },
@@ -363,6 +397,7 @@ mod tests {
                 since_answered: None,
                 since_proved: None,
                 ice: false,
+                mtu: None,
                 single: false,
                 rtt: None,
             },
@@ -416,6 +451,8 @@ mod tests {
             online: Some(true),
             path: Path::Relay(NodeId([1; 32])),
             path_changes: 2,
+            last_change: None,
+            path_mtu: None,
             remotes: Vec::new(),
             mapping: Mapping::None,
             searching: true,

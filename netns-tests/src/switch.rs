@@ -98,6 +98,33 @@ impl<'lab> Switch<'lab> {
         Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(address.octets()[3]))
     }
 
+    /// Lets no UDP in IP packets beyond so many bytes through, silently, as a way with a smaller MTU on which ICMP is lost.
+    /// [`Switch::cuts_at_the_host`] makes the lengths show.
+    ///
+    /// # Errors
+    /// `nft` failed.
+    pub fn limit_udp(&self, bytes: u16) -> Result<()> {
+        let _ = self.bridge.nft("delete table bridge narrow\n");
+        self.bridge.nft(&format!(
+            "table bridge narrow {{
+                chain forward {{
+                    type filter hook forward priority 0;
+                    meta l4proto udp ip length > {bytes} drop
+                    meta l4proto udp ip6 length > {} drop
+                }}
+            }}\n",
+            bytes - 40
+        ))
+    }
+
+    /// Has a host cut what it sends into packets itself, as for a network card without offload, so that their lengths show.
+    ///
+    /// # Errors
+    /// `ip` failed.
+    pub fn cuts_at_the_host(host: &Host) -> Result<()> {
+        ip(&["-n", host.namespace(), "link", "set", "eth0", "gso_max_segs", "1"])
+    }
+
     /// The laboratory that it belongs to.
     pub(crate) fn lab(&self) -> &'lab Lab {
         self.lab

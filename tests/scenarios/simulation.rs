@@ -352,6 +352,7 @@ impl Simulation {
                 }
                 NodeEvent::Established { .. }
                 | NodeEvent::Path { .. }
+                | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. } => {}

@@ -1,11 +1,13 @@
 //! Requests, answers and events.
 
+mod change;
 mod direct;
 mod event;
 mod netcheck;
 mod request;
 mod status;
 
+pub use change::{PathChange, PathReason};
 pub use direct::{AddressKind, DirectStatus, NatMapping, OwnAddress, RemoteAddress};
 pub use event::{Event, EventKind, NoticeLevel};
 pub use netcheck::{FamilyCheck, IpFamily, NatFiltering, Netcheck, PortMappingCheck};

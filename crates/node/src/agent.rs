@@ -13,7 +13,7 @@ use mesh_wire::control::{Candidate, CandidateKind, Control, IceOffer};
 
 use crate::node::{Node, NodeEvent, Now, Slot};
 use crate::path::Path;
-use crate::paths::{Size, Step};
+use crate::paths::Size;
 use crate::tx::TxQueue;
 
 /// What an agent found out or wants to say.
@@ -81,9 +81,9 @@ impl Agent {
     /// Tells how long the challenge is that may go to an address; none where it waits for the agents.
     fn size(&self, now: Instant, address: SocketAddr, size: Size) -> Option<Size> {
         match size {
-            Size::Short if self.nominated.contains(&address) => Some(Size::Full),
+            Size::Short if self.nominated.contains(&address) => Some(size),
             Size::Short if self.leads.is_some_and(|until| now < until) => None,
-            Size::Short | Size::Full | Size::Pair => Some(size),
+            Size::Short | Size::Long(_) | Size::Pair(_) => Some(size),
         }
     }
 
@@ -122,9 +122,11 @@ impl Node {
         if peer.paths.current() == Path::Udp(address) || !setting.searches {
             return;
         }
-        self.carry_out(now.instant, slot, vec![Step::Challenge(address, Size::Full)], tx);
+        let steps = peer.paths.prove(now.instant, address, setting);
+        self.carry_out(now.instant, slot, steps, tx);
+        self.arm_paths(slot);
         if matches!(self.peers[slot.0].paths.current(), Path::Relay(_)) {
-            // Its rounds repeat the challenge, as it may be lost.
+            // Its rounds ask again, as challenges may be lost.
             self.peers[slot.0].paths.search(now.instant, setting);
             self.arm_paths(slot);
         }
@@ -212,9 +214,10 @@ mod tests {
         agent.spoke(start + PATIENCE);
         assert_eq!(size(&agent, LEAD - Duration::from_millis(1)), None);
         assert_eq!(size(&agent, LEAD), Some(Size::Short), "its time is over");
-        assert_eq!(agent.size(start, address(1), Size::Full), Some(Size::Full), "proofs never wait");
+        let proof = Size::Long(1420);
+        assert_eq!(agent.size(start, address(1), proof), Some(proof), "proofs never wait");
         agent.nominate(address(1));
-        assert_eq!(size(&agent, Duration::ZERO), Some(Size::Full));
+        assert_eq!(size(&agent, Duration::ZERO), Some(Size::Short));
     }
 
     #[test]

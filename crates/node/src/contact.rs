@@ -217,8 +217,9 @@ impl Node {
         let (id, session_id, number) = (leaf.node_id, live.session.id(), live.number.get());
         let mixes = live.mixing.is_some();
         self.push_session(now, slot, live);
+        let setting = self.setting(slot);
         let peer = &mut self.peers[slot.0];
-        peer.paths.shown(now.instant, path);
+        peer.paths.shown(now.instant, path, setting);
         if matches!(path, Path::Relay(_)) {
             peer.online = Some(true);
         }

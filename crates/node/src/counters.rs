@@ -15,6 +15,8 @@ pub enum DropReason {
     NoSession,
     /// The session's key is used up.
     KeyExhausted,
+    /// A packet is longer than the path carries; its sender was told, or cannot be.
+    TooBig,
     /// Broadcast or multicast beyond the storm limit.
     Storm,
     /// A message from the carrier is of no known kind or form.
@@ -43,13 +45,14 @@ pub enum DropReason {
 
 impl DropReason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::NotAPacket,
         Self::NoRoute,
         Self::QueueFull,
         Self::QueueExpired,
         Self::NoSession,
         Self::KeyExhausted,
+        Self::TooBig,
         Self::Storm,
         Self::Malformed,
         Self::UnknownSession,
@@ -74,6 +77,7 @@ impl DropReason {
             Self::QueueExpired => "queue_expired",
             Self::NoSession => "no_session",
             Self::KeyExhausted => "key_exhausted",
+            Self::TooBig => "too_big",
             Self::Storm => "storm",
             Self::Malformed => "malformed",
             Self::UnknownSession => "unknown_session",

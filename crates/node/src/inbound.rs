@@ -8,6 +8,7 @@ use mesh_wire::control::Control;
 use mesh_wire::frame::{FrameHeader, PayloadKind};
 use mesh_wire::roster::ula;
 
+use crate::beyond::clamp_to;
 use crate::counters::DropReason;
 use crate::node::{Delivery, LateDelivery, Link, Node, NodeEvent, Now, Slot};
 use crate::offload::complete;
@@ -174,6 +175,12 @@ impl Node {
         let setting = self.setting(slot);
         if self.peers[slot.0].paths.receives(now.instant, setting) {
             self.arm_paths(slot);
+        }
+        if let Some(limit) = self.clamp(slot)
+            && let Some(network) = self.network_offset(&payload[..length])
+        {
+            let partial = matches!(kind, Kind::IpPartial | Kind::EthernetPartial);
+            clamp_to(&mut payload[network..length], limit.saturating_sub(network), partial);
         }
         let continued = matches!(kind, Kind::IpContinued | Kind::EthernetContinued);
         if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {

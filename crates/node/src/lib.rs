@@ -16,6 +16,7 @@
 //! [`DropReason`]; nothing a peer sends is an error of the node.
 
 mod agent;
+mod beyond;
 mod bucket;
 mod by_relay;
 mod contact;
@@ -50,10 +51,11 @@ pub use index::{Number, Numbers};
 pub use node::{Delivery, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Random};
 pub use order::{Establishment, Order, Outcome};
 pub use path::Path;
+pub use paths::ChangeReason;
 pub use rekey::Timings;
 pub use routes::Routes;
 pub use segment::mac_of;
-pub use snapshot::{PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot};
+pub use snapshot::{ChangeSnapshot, PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot};
 pub use together::Together;
 pub use tx::{BATCH, By, Transmit, TxQueue};
 

@@ -18,6 +18,7 @@ use crate::index::{Numbers, Owners};
 use crate::offload::Succession;
 use crate::order::Order;
 use crate::path::Path;
+use crate::paths::ChangeReason;
 use crate::peer::Peer;
 use crate::rekey::Timings;
 use crate::routes::Routes;
@@ -108,8 +109,17 @@ pub enum NodeEvent {
     Path {
         /// Who.
         peer: NodeId,
+        /// The one before.
+        from: Path,
         /// Which.
         path: Path,
+        /// Why.
+        reason: ChangeReason,
+    },
+    /// The path in use carries packets of another length than before; [`Node::snapshot`] shows which.
+    PathSize {
+        /// Who.
+        peer: NodeId,
     },
     /// The peer was found on a local network, at an address that is new.
     Near {

@@ -9,6 +9,7 @@ use std::time::Instant;
 use mesh_packet::{Flow, Layout, Offload, Split, network_offset, traffic_class};
 use mesh_wire::frame::PayloadKind;
 
+use crate::beyond::clamp_to;
 use crate::counters::DropReason;
 use crate::node::{Link, Node, Slot};
 use crate::outbound::Way;
@@ -51,8 +52,24 @@ impl Node {
         (packet, offload): (&[u8], &Offload),
         tx: &mut TxQueue,
     ) -> Result<Sealed, DropReason> {
+        let limit = usize::from(self.peers[slot.0].paths.limit());
+        if packet.len() > limit && self.longest_part(packet, offload) > limit {
+            return self.seal_beyond(now, (slot, at), (packet, offload), tx);
+        }
+        self.seal_along(now, (slot, at), self.way(now, slot), (packet, offload), tx)
+    }
+
+    /// The same over a way that carries it.
+    pub(crate) fn seal_along(
+        &mut self,
+        now: Instant,
+        (slot, at): (Slot, usize),
+        way: Way,
+        (packet, offload): (&[u8], &Offload),
+        tx: &mut TxQueue,
+    ) -> Result<Sealed, DropReason> {
         let network = self.network_offset(packet);
-        let way = Way { class: traffic_class(packet, network), ..self.way(now, slot) };
+        let way = Way { class: traffic_class(packet, network), ..way };
         if offload.segments.is_some() {
             self.succession.slot = None;
             let split = Split::new(packet, network.ok_or(DropReason::NotAPacket)?, offload);
@@ -73,14 +90,18 @@ impl Node {
                 State::Whole
             }
         };
+        let clamp = self.clamp(slot).zip(network);
         let fill = |out: &mut [u8]| {
             let out = &mut out[..packet.len()];
             out.copy_from_slice(packet);
+            if let Some((limit, network)) = clamp {
+                clamp_to(&mut out[network..], limit.saturating_sub(network), offload.checksum.is_some());
+            }
             if let (State::Whole, Some(checksum)) = (state, offload.checksum) {
                 checksum.complete(out);
             }
         };
-        let length = self.padded_len(packet.len());
+        let length = self.padded_len(slot, packet.len());
         if self.seal(now, slot, at, way, (self.kind(state), length), fill, tx) {
             Ok(Sealed { frames: 1, longest: length })
         } else {
@@ -112,12 +133,22 @@ impl Node {
                     split.checksum().complete(&mut out[..length]);
                 }
             };
-            let kind = (self.kind(state), self.padded_len(length));
+            let kind = (self.kind(state), self.padded_len(slot, length));
             if !self.seal(now, slot, at, way, kind, fill, tx) {
                 return Err(DropReason::KeyExhausted);
             }
         }
-        Ok(Sealed { frames: u64::try_from(count).unwrap_or(0), longest: self.padded_len(split.len(0)) })
+        Ok(Sealed { frames: u64::try_from(count).unwrap_or(0), longest: self.padded_len(slot, split.len(0)) })
+    }
+
+    /// The length of a packet, or of the longest of those that it is to be cut into.
+    pub(crate) fn longest_part(&self, packet: &[u8], offload: &Offload) -> usize {
+        if offload.segments.is_none() {
+            return packet.len();
+        }
+        let split = self.network_offset(packet).and_then(|network| Split::new(packet, network, offload).ok());
+        // What cannot be cut is refused later on.
+        split.map_or(0, |split| split.len(0))
     }
 
     /// Bytes in front of the IP header of a packet; none where it carries no IP.
@@ -140,9 +171,12 @@ impl Node {
         }
     }
 
-    fn padded_len(&self, length: usize) -> usize {
+    fn padded_len(&self, slot: Slot, length: usize) -> usize {
         match self.config.link {
-            Link::Ip => padded_len(length, usize::from(self.config.mtu)),
+            Link::Ip => {
+                let limit = self.peers[slot.0].paths.limit();
+                padded_len(length, usize::from(self.config.mtu.min(limit)))
+            }
             Link::Ethernet => length,
         }
     }

@@ -18,6 +18,8 @@ use crate::tx::TxQueue;
 
 /// Packets beyond this may meet a path that only carries shorter ones: what every IPv6 network carries is below it.
 const LONG: usize = 1200;
+/// On a path with a limit, packets count as long that are less than this below it.
+const BELOW: usize = 64;
 /// The lane of a single worker over the relay.
 const LANE: u16 = 0;
 
@@ -106,7 +108,8 @@ impl Node {
         if arm {
             self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
         }
-        let (setting, long) = (self.setting(slot), sealed.longest > LONG);
+        let limit = usize::from(self.peers[slot.0].paths.limit());
+        let (setting, long) = (self.setting(slot), sealed.longest > LONG.min(limit.saturating_sub(BELOW)));
         if self.peers[slot.0].paths.sends(now.instant, long, setting) {
             self.arm_paths(slot);
         }

@@ -2,8 +2,9 @@
 //!
 //! In: what the peer says of its addresses, where its frames come from, challenges that were answered, what is sent, the
 //! passing of time. Out: [`Step`]s, which the node carries out. The relay is where everything begins and what is
-//! returned to; UDP is taken once a challenge as long as the longest frame was answered over it, which shows both
-//! directions, and left as soon as one that carries data stops answering.
+//! returned to; UDP is taken once the length of the frames that it carries was found by answered challenges, which show
+//! both directions, and left as soon as one that carries data stops answering. A path in use whose long frames do not arrive
+//! any more is measured anew, and meanwhile only carries what it was shown to carry.
 //!
 //! A search sends short challenges to every address of the peer, while the peer does the same: each opens its own NAT
 //! for the other (RFC 8445 calls these connectivity checks). Searches begin with traffic, so that idle peers are silent.
@@ -11,11 +12,14 @@
 //! Invariants: no clock, no randomness; every list is bounded; nothing the peer says moves frames anywhere before a
 //! challenge with an unpredictable id came back from there.
 
+mod change;
+mod measure;
 mod near;
 mod opening;
 mod predict;
 mod remote;
 mod segments;
+mod size;
 #[cfg(test)]
 mod tests;
 
@@ -27,15 +31,21 @@ use mesh_wire::control::{self, Candidates, Mapping};
 
 use crate::path::Path;
 
+pub(crate) use self::change::Change;
+pub use self::change::ChangeReason;
 pub(crate) use self::opening::OPENING_HOPS;
 pub(crate) use self::remote::Remote;
+use self::size::least;
 
 /// The paths to one peer.
 #[derive(Debug)]
 pub(crate) struct Paths {
     relay: Path,
     current: Path,
+    /// The longest payload that the current path carries, in bytes.
+    limit: u16,
     changes: u64,
+    last_change: Option<Change>,
     remotes: Vec<Remote>,
     /// Where it was found on a local network.
     near: Vec<SocketAddr>,
@@ -86,6 +96,8 @@ struct Data {
     /// Long frames were sent since then.
     long: bool,
     check: Option<Check>,
+    /// The length that it carries is being found out, from below.
+    measured: bool,
 }
 
 /// A question whether the path in use still carries the longest frame.
@@ -93,6 +105,8 @@ struct Data {
 struct Check {
     tries: u32,
     next: Instant,
+    /// A frame of the least length was answered meanwhile.
+    least: bool,
 }
 
 /// What the node is to do.
@@ -109,6 +123,8 @@ pub(crate) enum Step {
     Guess(SocketAddr),
     /// Frames take another path.
     Moved,
+    /// The path in use carries frames of another length than before.
+    Sized,
 }
 
 /// How long a challenge is.
@@ -116,10 +132,10 @@ pub(crate) enum Step {
 pub(crate) enum Size {
     /// As short as it can be.
     Short,
-    /// As the longest frame.
-    Full,
+    /// As a frame with so many bytes of payload.
+    Long(u16),
     /// The same twice, handed to the kernel as one to cut (UDP GSO), as frames with data are.
-    Pair,
+    Pair(u16),
 }
 
 /// What the paths depend on.
@@ -131,6 +147,8 @@ pub(crate) struct Setting {
     pub(crate) relay: bool,
     /// How the node's own NAT maps.
     pub(crate) mapping: Mapping,
+    /// The longest payload that there is, in bytes.
+    pub(crate) most: u16,
 }
 
 impl Paths {
@@ -138,7 +156,9 @@ impl Paths {
         Self {
             relay: Path::Relay(peer),
             current: Path::Relay(peer),
+            limit: u16::MAX,
             changes: 0,
+            last_change: None,
             remotes: Vec::new(),
             near: Vec::new(),
             mapping: Mapping::Unknown,
@@ -178,6 +198,21 @@ impl Paths {
         remote.is_some_and(|remote| !remote.segments.works(now))
     }
 
+    /// The longest payload that the current path carries, in bytes; the largest number for the relay, which carries all.
+    pub(crate) fn limit(&self) -> u16 {
+        self.limit
+    }
+
+    /// The limit is that of a path which is still being measured.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.data.measured
+    }
+
+    /// The last change of path.
+    pub(crate) fn last_change(&self) -> Option<Change> {
+        self.last_change
+    }
+
     /// How often frames took another path.
     pub(crate) fn changes(&self) -> u64 {
         self.changes
@@ -210,11 +245,13 @@ impl Paths {
         known.into_iter().map(|remote| remote.address)
     }
 
-    /// Where a frame goes besides the current path: while nothing was heard over that for long, also over the relay. The
+    /// Where a frame goes besides the current path: while nothing was heard over that for long, or long frames were
+    /// asked for twice in vain, also over the relay. The
     /// replay window of the peer drops what comes twice.
     pub(crate) fn also(&self, now: Instant, setting: Setting) -> Option<Path> {
         let direct = matches!(self.current, Path::Udp(_));
-        (direct && setting.relay && !self.is_sure(now)).then_some(self.relay)
+        let doubted = self.data.check.is_some_and(|check| check.tries > PAIR_TRIES);
+        (direct && setting.relay && (doubted || !self.is_sure(now))).then_some(self.relay)
     }
 
     /// A frame with data is sent; true when [`Paths::timeout`] should be called.
@@ -298,37 +335,37 @@ impl Paths {
         let Some(remote) = self.remotes.iter_mut().find(|remote| remote.address == address) else {
             return (None, Vec::new());
         };
-        let first = remote.answered.is_none();
         let Some((rtt, size)) = remote.answer(now, id) else { return (None, Vec::new()) };
         let mut steps = Vec::new();
         match size {
-            Size::Short if first && setting.searches && from != self.current => {
-                steps.push(Step::Challenge(address, Size::Full));
+            Size::Short if setting.searches && from != self.current && !remote.is_proved(now) => {
+                remote.sizing.begin(now, setting.most);
             }
             Size::Short => {}
-            Size::Full | Size::Pair if from == self.current => {
-                (self.data.proved, self.data.long, self.data.check) = (Some(now), false, None);
-            }
-            Size::Full | Size::Pair => {
-                if setting.searches && self.is_better(now, address) {
-                    self.move_to(now, from);
-                    self.data.proved = Some(now);
-                    steps.push(Step::Moved);
+            Size::Long(bytes) | Size::Pair(bytes) if from == self.current => {
+                if bytes >= self.limit {
+                    (self.data.proved, self.data.long, self.data.check) = (Some(now), false, None);
+                    remote.sizing.answered(now, bytes);
+                    remote.sizing.raise(now, setting.most);
+                } else if let Some(check) = &mut self.data.check {
+                    check.least = true;
                 }
             }
+            Size::Long(bytes) | Size::Pair(bytes) => remote.sizing.answered(now, bytes),
         }
+        self.measure(now, setting, &mut steps);
         (Some(rtt), steps)
     }
 
     /// A handshake came through over a path, which shows both directions of it.
-    pub(crate) fn shown(&mut self, now: Instant, path: Path) {
+    pub(crate) fn shown(&mut self, now: Instant, path: Path, setting: Setting) {
         match path {
             Path::Udp(address) => {
                 if !self.remotes.iter().any(|remote| remote.address == address) {
                     self.add(Remote::seen(address));
                 }
                 if path != self.current && !(matches!(self.current, Path::Udp(_)) && self.is_sure(now)) {
-                    self.move_to(now, path);
+                    self.move_to(now, path, ChangeReason::Handshake, setting);
                 }
                 (self.data.heard, self.data.unanswered) = (Some(now), None);
             }
@@ -336,7 +373,7 @@ impl Paths {
             Path::Relay(_) if self.is_sure(now) => {}
             Path::Relay(_) => {
                 if path != self.current {
-                    self.move_to(now, path);
+                    self.move_to(now, path, ChangeReason::Handshake, setting);
                 }
             }
         }
@@ -346,7 +383,8 @@ impl Paths {
     pub(crate) fn forget(&mut self) {
         let Path::Relay(peer) = self.relay else { return };
         let near = std::mem::take(&mut self.near);
-        *self = Self { changes: self.changes, guessed: self.guessed, near, ..Self::new(peer) };
+        let (changes, last_change, guessed) = (self.changes, self.last_change, self.guessed);
+        *self = Self { changes, last_change, guessed, near, ..Self::new(peer) };
         self.add_near();
     }
 
@@ -365,7 +403,7 @@ impl Paths {
         // Whether the path in use survived is asked at once; until it answers, the relay carries the same.
         self.data.heard = None;
         if direct {
-            self.data.check = Some(Check { tries: 0, next: now });
+            self.data.check = Some(Check { tries: 0, next: now, least: false });
         }
         setting.searches && self.is_wanting(now) && self.search_now(now) || direct
     }
@@ -376,12 +414,12 @@ impl Paths {
     }
 
     /// The relay does not reach the peer any more: the best path without it is taken, if one is proved.
-    pub(crate) fn relay_lost(&mut self, now: Instant) -> bool {
+    pub(crate) fn relay_lost(&mut self, now: Instant, setting: Setting) -> bool {
         if !matches!(self.current, Path::Relay(_)) {
             return false;
         }
         let Some(best) = self.best(now) else { return false };
-        self.move_to(now, Path::Udp(best));
+        self.move_to(now, Path::Udp(best), ChangeReason::RelayLost, setting);
         true
     }
 
@@ -398,7 +436,8 @@ impl Paths {
             (None, true, None) => self.data.since,
             _ => None,
         };
-        [search, check, unanswered, long].into_iter().flatten().min()
+        let sizes = self.remotes.iter().filter_map(|remote| remote.sizing.due()).min();
+        [search, check, unanswered, long, sizes].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -406,6 +445,7 @@ impl Paths {
         let mut steps = Vec::new();
         self.search_goes_on(now, setting, &mut steps);
         self.check(now, setting, &mut steps);
+        self.measure(now, setting, &mut steps);
         steps
     }
 
@@ -457,9 +497,8 @@ impl Paths {
                 continue;
             }
             challenged = true;
-            let size = if remote.answered.is_some() { Size::Full } else { Size::Short };
-            if remote.proved.is_none_or(|proved| now.duration_since(proved) >= PROVED) {
-                steps.push(Step::Challenge(remote.address, size));
+            if !remote.is_proved(now) && !remote.sizing.is_busy() {
+                steps.push(Step::Challenge(remote.address, Size::Short));
             }
         }
         if challenged {
@@ -493,8 +532,9 @@ impl Paths {
             if !unanswered && !unproved {
                 return;
             }
-            data.check = Some(Check { tries: 0, next: now });
+            data.check = Some(Check { tries: 0, next: now, least: false });
         }
+        let limit = self.limit.min(setting.most);
         let Some(check) = data.check.as_mut().filter(|check| check.next <= now) else { return };
         if check.tries < CHECK_TRIES {
             check.tries += 1;
@@ -504,16 +544,24 @@ impl Paths {
             let wait = if check.tries == CHECK_TRIES { rtt.unwrap_or_default() * 2 } else { Duration::ZERO };
             check.next = now + CHECK_RETRY.max(wait);
             let pair = together && check.tries <= PAIR_TRIES;
-            steps.push(Step::Challenge(address, if pair { Size::Pair } else { Size::Full }));
+            steps.push(Step::Challenge(address, if pair { Size::Pair(limit) } else { Size::Long(limit) }));
+            if check.tries > PAIR_TRIES && limit > least(setting.most) {
+                steps.push(Step::Challenge(address, Size::Long(least(setting.most))));
+            }
             return;
         }
+        if check.least {
+            return self.shrinks(now, address, setting, steps);
+        }
+        let lately = data.heard.is_some_and(|heard| now.duration_since(heard) < CHECK_AFTER);
+        let reason = if lately { ChangeReason::ShortOnly } else { ChangeReason::Silent };
         if let Some(remote) = self.remotes.iter_mut().find(|remote| remote.address == address) {
             remote.forget();
         }
         let next = self.best(now).map(Path::Udp).or_else(|| setting.relay.then_some(self.relay));
         match next {
             Some(next) => {
-                self.move_to(now, next);
+                self.move_to(now, next, reason, setting);
                 steps.push(Step::Moved);
                 if setting.searches {
                     self.search_now(now);
@@ -558,10 +606,14 @@ impl Paths {
     }
 
     fn is_better(&self, now: Instant, address: SocketAddr) -> bool {
-        let rank = |address| self.remotes.iter().find(|remote| remote.address == address).map(Remote::rank);
+        let known = |address| self.remotes.iter().find(|remote| remote.address == address);
+        let rank = |address| known(address).map(Remote::rank);
         match self.current {
             Path::Relay(_) => true,
             Path::Udp(_) if !self.is_sure(now) => true,
+            Path::Udp(_) if known(address).is_some_and(|new| new.sizing.carries() < Some(self.limit)) => {
+                false
+            }
             Path::Udp(current) => match (rank(address), rank(current)) {
                 (Some(new), Some(old)) => new.is_clearly_better(&old),
                 _ => false,
@@ -571,16 +623,18 @@ impl Paths {
 
     /// The best of the addresses that were proved not long ago.
     fn best(&self, now: Instant) -> Option<SocketAddr> {
-        let fresh = |remote: &&Remote| remote.proved.is_some_and(|at| now.duration_since(at) < PROVED);
+        let fresh = |remote: &&Remote| remote.is_proved(now) && remote.sizing.carries().is_some();
         let remotes =
             self.remotes.iter().filter(fresh).filter(|remote| Path::Udp(remote.address) != self.current);
         remotes.min_by_key(|remote| remote.rank()).map(|remote| remote.address)
     }
 
-    fn move_to(&mut self, now: Instant, path: Path) {
+    fn move_to(&mut self, now: Instant, path: Path, reason: ChangeReason, setting: Setting) {
+        self.last_change = Some(Change { at: now, from: self.current, to: path, reason });
         self.current = path;
         self.changes += 1;
         self.data = Data::default();
+        self.set_limit(setting, &mut Vec::new());
         if matches!(path, Path::Udp(_)) {
             self.data.since = Some(now);
             self.data.heard = Some(now);
@@ -643,8 +697,6 @@ const BACKOFF_MOST: Duration = Duration::from_secs(60);
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// A path over which nothing came for so long may be gone without anybody's fault: NATs forget after 30 s and more.
 const SURE: Duration = Duration::from_secs(15);
-/// An answer to a full challenge counts this long.
-const PROVED: Duration = Duration::from_secs(20);
 /// Data without any answer for so long calls for a check; with the tries it is left within a second.
 const CHECK_AFTER: Duration = Duration::from_millis(300);
 const CHECK_RETRY: Duration = Duration::from_millis(130);

@@ -8,6 +8,7 @@ use mesh_session::handshake::HandshakeError;
 use mesh_wire::NodeId;
 
 use crate::agent::Agent;
+use crate::bucket::Bucket;
 use crate::contact::MIX_PATIENCE;
 use crate::index::Number;
 use crate::path::Path;
@@ -64,6 +65,8 @@ pub(crate) struct Peer {
     pub(crate) pings: VecDeque<(u64, Instant)>,
     /// The same of those that took a path or had a length that somebody asked for, and the path.
     echoes: VecDeque<(u64, Instant, Path)>,
+    /// How often senders of packets for it were told that they are too big.
+    pub(crate) told: Bucket,
     pub(crate) rtt: Option<Duration>,
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
@@ -153,6 +156,7 @@ impl Peer {
             probe: None,
             pings: VecDeque::new(),
             echoes: VecDeque::new(),
+            told: Bucket::default(),
             rtt: None,
             last_received: None,
             traffic: Traffic::default(),

@@ -6,9 +6,9 @@ use std::time::Instant;
 use mesh_wire::NodeId;
 use mesh_wire::control::{Candidates, Control, PATH_CHALLENGE, PROBE, PathChallenge, PathResponse};
 
-use crate::node::{Node, NodeEvent, Now, Slot};
+use crate::node::{Link, Node, NodeEvent, Now, Slot};
 use crate::path::Path;
-use crate::paths::{OPENING_HOPS, Setting, Size, Step};
+use crate::paths::{Change, OPENING_HOPS, Setting, Size, Step};
 use crate::tx::{By, TxQueue};
 
 impl Node {
@@ -37,7 +37,8 @@ impl Node {
             return;
         }
         for slot in (0..self.peers.len()).map(Slot) {
-            if self.peers[slot.0].paths.relay_lost(now.instant) {
+            let setting = self.setting(slot);
+            if self.peers[slot.0].paths.relay_lost(now.instant, setting) {
                 self.moved(slot);
             }
         }
@@ -93,7 +94,7 @@ impl Node {
     pub(crate) fn setting(&self, slot: Slot) -> Setting {
         let searches = self.config.direct && !self.peers[slot.0].sessions.is_empty();
         let relay = self.relay && self.peers[slot.0].online != Some(false);
-        Setting { searches, relay, mapping: self.candidates.mapping }
+        Setting { searches, relay, mapping: self.candidates.mapping, most: self.longest_payload() }
     }
 
     pub(crate) fn paths_timeout(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
@@ -196,7 +197,9 @@ impl Node {
                     let id = self.random_u64();
                     let bytes = match size {
                         Size::Short => PATH_CHALLENGE,
-                        Size::Full | Size::Pair => usize::from(self.config.mtu).clamp(PATH_CHALLENGE, PROBE),
+                        Size::Long(bytes) | Size::Pair(bytes) => {
+                            usize::from(bytes).clamp(PATH_CHALLENGE, PROBE)
+                        }
                     };
                     let bytes = u16::try_from(bytes).expect("9000 at most");
                     let challenge = Control::PathChallenge(PathChallenge { id, size: bytes });
@@ -206,12 +209,13 @@ impl Node {
                     let path = Path::Udp(address);
                     // What is not to be tried together with others leaves by itself.
                     tx.end(path);
-                    for _ in 0..if size == Size::Pair { 2 } else { 1 } {
+                    for _ in 0..if matches!(size, Size::Pair(_)) { 2 } else { 1 } {
                         self.send_control_over(now, slot, number, path, &challenge, tx);
                     }
                     tx.end(path);
                 }
                 Step::Moved => self.moved(slot),
+                Step::Sized => self.event(NodeEvent::PathSize { peer: self.peers[slot.0].id }),
             }
         }
     }
@@ -237,6 +241,16 @@ impl Node {
         sent.then_some(id)
     }
 
+    /// The longest payload of a frame, in bytes: an IP packet, or an Ethernet frame with a VLAN tag around one.
+    pub(crate) fn longest_payload(&self) -> u16 {
+        self.config.mtu.saturating_add(self.overhead()).min(LONGEST)
+    }
+
+    /// Bytes of a frame's payload around the packet in it.
+    pub(crate) fn overhead(&self) -> u16 {
+        if self.config.link == Link::Ethernet { ETHERNET } else { 0 }
+    }
+
     fn tell_candidates(&mut self, now: Instant, slot: Slot, tx: &mut TxQueue) {
         if self.candidates.list.is_empty() {
             return;
@@ -251,7 +265,14 @@ impl Node {
         let peer = &mut self.peers[slot.0];
         // What was measured belongs to another way.
         peer.rtt = peer.paths.rtt();
-        let (peer, path) = (peer.id, peer.paths.current());
-        self.event(NodeEvent::Path { peer, path });
+        let (peer, change) = (peer.id, peer.paths.last_change());
+        let Some(Change { from, to, reason, .. }) = change else { return };
+        self.event(NodeEvent::Path { peer, from, path: to, reason });
     }
 }
+
+/// An Ethernet header with a VLAN tag.
+const ETHERNET: u16 = 14 + 4;
+/// What a challenge can be as long as.
+const LONGEST: u16 = 9000;
+const _: () = assert!(LONGEST as usize == PROBE);

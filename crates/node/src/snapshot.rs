@@ -9,7 +9,7 @@ use mesh_wire::control::{CandidateKind, Candidates, Mapping};
 use crate::counters::{Counters, DropReason};
 use crate::node::Node;
 use crate::path::Path;
-use crate::paths::Remote;
+use crate::paths::{ChangeReason, Remote};
 use crate::peer::Peer;
 
 /// A node at one moment.
@@ -40,6 +40,10 @@ pub struct PeerSnapshot {
     pub path: Path,
     /// How often that changed.
     pub path_changes: u64,
+    /// The last time that it did.
+    pub last_change: Option<ChangeSnapshot>,
+    /// The longest packet that a direct path carries, in bytes.
+    pub path_mtu: Option<u16>,
     /// The addresses that are known of it.
     pub remotes: Vec<RemoteSnapshot>,
     /// How its NAT maps, as it says.
@@ -66,6 +70,19 @@ pub struct PeerSnapshot {
     pub last_error: Option<String>,
 }
 
+/// A change of path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeSnapshot {
+    /// How long ago it was.
+    pub since: Duration,
+    /// Where frames went before.
+    pub from: Path,
+    /// Where they went then.
+    pub to: Path,
+    /// Why.
+    pub reason: ChangeReason,
+}
+
 /// An address of a peer at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RemoteSnapshot {
@@ -83,8 +100,10 @@ pub struct RemoteSnapshot {
     pub since_sent: Option<Duration>,
     /// How long ago one was answered from there.
     pub since_answered: Option<Duration>,
-    /// How long ago one of full size was.
+    /// How long ago a long one was.
     pub since_proved: Option<Duration>,
+    /// The longest packet that it was shown to carry, in bytes.
+    pub mtu: Option<u16>,
     /// Frames are handed to the kernel one by one, since those that left together did not arrive.
     pub single: bool,
     /// The way's length.
@@ -122,7 +141,7 @@ impl Node {
     #[must_use]
     pub fn snapshot(&self, now: Instant, handshakes: &Counters) -> Snapshot {
         Snapshot {
-            peers: self.peers.iter().map(|peer| peer_snapshot(peer, now)).collect(),
+            peers: self.peers.iter().map(|peer| peer_snapshot(peer, now, self.overhead())).collect(),
             drops: self.counters.plus(handshakes).iter().collect(),
             roster_version: self.roster.version(),
             direct: self.config.direct,
@@ -131,7 +150,8 @@ impl Node {
     }
 }
 
-fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
+fn peer_snapshot(peer: &Peer, now: Instant, overhead: u16) -> PeerSnapshot {
+    let direct = matches!(peer.paths.current(), Path::Udp(_));
     let session = peer.mixed().or_else(|| peer.current()).map(|at| &peer.sessions[at]);
     PeerSnapshot {
         id: peer.id,
@@ -139,7 +159,19 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
         online: peer.online,
         path: peer.paths.current(),
         path_changes: peer.paths.changes(),
-        remotes: peer.paths.remotes().iter().map(|remote| remote_snapshot(peer, remote, now)).collect(),
+        last_change: peer.paths.last_change().map(|change| ChangeSnapshot {
+            since: now.saturating_duration_since(change.at),
+            from: change.from,
+            to: change.to,
+            reason: change.reason,
+        }),
+        path_mtu: direct.then(|| peer.paths.limit().saturating_sub(overhead)),
+        remotes: peer
+            .paths
+            .remotes()
+            .iter()
+            .map(|remote| remote_snapshot(peer, remote, now, overhead))
+            .collect(),
         mapping: peer.paths.mapping(),
         searching: peer.paths.searches(),
         next_search: peer.paths.next_search().map(|at| at.saturating_duration_since(now)),
@@ -164,7 +196,7 @@ fn peer_snapshot(peer: &Peer, now: Instant) -> PeerSnapshot {
     }
 }
 
-fn remote_snapshot(peer: &Peer, remote: &Remote, now: Instant) -> RemoteSnapshot {
+fn remote_snapshot(peer: &Peer, remote: &Remote, now: Instant, overhead: u16) -> RemoteSnapshot {
     let ago = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
     RemoteSnapshot {
         address: remote.address,
@@ -175,6 +207,7 @@ fn remote_snapshot(peer: &Peer, remote: &Remote, now: Instant) -> RemoteSnapshot
         since_sent: ago(remote.last_sent),
         since_answered: ago(remote.answered),
         since_proved: ago(remote.proved),
+        mtu: remote.sizing.carries().map(|bytes| bytes.saturating_sub(overhead)),
         single: !remote.segments.works(now),
         rtt: remote.rtt,
     }

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::*;
 
+mod beyond;
 mod crossing;
 mod direct;
 

@@ -149,6 +149,7 @@ fn sample() -> Status {
         last_answer_s: None,
         last_full_answer_s: None,
         ice: false,
+        mtu: None,
         single: false,
         rtt_ms: None,
     };

@@ -408,8 +408,8 @@ nat here     another public port for each destination (symmetric)
 nat there    another public port for each destination (symmetric)
 this node    203.0.113.5:61000 (reflexive)
 
-ITS ADDRESS        KIND       PROBES     LAST  ANSWERED  FULL SIZE  RTT
-198.51.100.7:4000  reflexive      14  9 s ago     never      never    -
+ITS ADDRESS        KIND       PROBES     LAST  ANSWERED  LONG ONES  MTU  RTT
+198.51.100.7:4000  reflexive      14  9 s ago     never      never    -    -
 "
     );
     let output = meshctl(&server.socket(), &["--json", "why", "100.64.1.2"]);
@@ -601,6 +601,7 @@ fn relayed() -> PeerStatus {
             last_answer_s: None,
             last_full_answer_s: None,
             ice: false,
+            mtu: None,
             single: false,
             rtt_ms: None,
         }],

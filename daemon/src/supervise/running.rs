@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_control::{
-    ApiError, ErrorCode, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness, RelayState,
-    RelayStatus,
+    ApiError, ErrorCode, EventKind, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness,
+    RelayState, RelayStatus,
 };
 use mesh_ice::IceCounts;
 use mesh_identity::{Identity, Roster};
 use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayEvent, RelaySender};
-use mesh_node::{NodeEvent, Path};
+use mesh_node::NodeEvent;
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
 use mesh_wire::{NodeId, Pin};
@@ -35,6 +35,7 @@ use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts};
 use crate::handshakes::Handshakes;
 use crate::ice::Ice;
 use crate::state::{Membership, StateDir};
+use crate::status::path_change;
 use crate::{interface, one_line};
 
 /// Events of the QUIC endpoint that wait for the supervisor; one for each peer that a network may have.
@@ -378,14 +379,18 @@ impl Running {
                 }
                 return After::Nothing;
             }
-            NodeEvent::Path { peer, path } => {
+            NodeEvent::Path { peer, from, path, reason } => {
                 let peer = self.name(*peer);
-                let path = match path {
-                    Path::Relay(_) => "relay",
-                    Path::Udp(_) => "direct",
-                };
-                tracing::info!(%peer, path, "path changed");
-                shared.notice(NoticeLevel::Info, None, format!("{peer} is reached by the path {path}"));
+                let change = path_change((*from, *path), *reason);
+                let (path, reason) = (change.to, change.reason);
+                tracing::info!(%peer, from = %change.from, %path, %reason, "path changed");
+                shared.event(EventKind::Path { peer: peer.clone(), change });
+                let message = format!("{peer} is reached by the path {path}: {reason}");
+                shared.notice(NoticeLevel::Info, None, message);
+            }
+            NodeEvent::PathSize { peer } => {
+                tracing::debug!(peer = %self.name(*peer), "the path carries packets of another length");
+                return After::Nothing;
             }
             NodeEvent::Gather => {
                 if let Some(direct) = &self.direct {

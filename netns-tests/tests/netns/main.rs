@@ -17,6 +17,7 @@ mod memory;
 mod nat;
 mod netcheck;
 mod offload;
+mod path_mtu;
 mod programs;
 mod rekey;
 mod relay_absent;

@@ -217,6 +217,7 @@ impl Member {
                 NodeEvent::Session { .. }
                 | NodeEvent::Pong { .. }
                 | NodeEvent::Path { .. }
+                | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }

@@ -127,9 +127,12 @@ pub struct RemoteAddress {
     /// Seconds since one was answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_answer_s: Option<u64>,
-    /// Seconds since one as long as the longest frame was answered; only then data goes there.
+    /// Seconds since a long one was answered; only then data goes there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_full_answer_s: Option<u64>,
+    /// The longest packet that it was shown to carry in one piece, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
     /// Datagrams are handed to the kernel one by one, which is slower: those that it was to cut apart itself did not arrive.
     #[serde(default)]
     pub single: bool,

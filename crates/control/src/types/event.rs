@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::change::PathChange;
 use super::status::{NodeState, PeerStatus, Readiness, RelayStatus};
 use crate::document::Document;
 use crate::error::ErrorCode;
@@ -49,6 +50,14 @@ pub enum EventKind {
         /// The peer.
         peer: Box<PeerStatus>,
     },
+    /// Frames to a peer took another path.
+    Path {
+        /// The peer's name.
+        peer: String,
+        /// From where to where, and why.
+        #[serde(flatten)]
+        change: PathChange,
+    },
     /// A newer roster is in use.
     Roster {
         /// Its version.
@@ -83,6 +92,7 @@ impl EventKind {
             Self::State { .. } => "state",
             Self::Relay { .. } => "relay",
             Self::Peer { .. } => "peer",
+            Self::Path { .. } => "path",
             Self::Roster { .. } => "roster",
             Self::Notice { .. } => "notice",
             Self::Lagged { .. } => "lagged",

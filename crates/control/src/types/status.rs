@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use super::change::PathChange;
 use super::direct::DirectStatus;
 use crate::document::Document;
 use crate::time::Timestamp;
@@ -258,6 +259,15 @@ pub struct PeerStatus {
     /// How often the path changed since the daemon came up.
     #[serde(default)]
     pub path_changes: u64,
+    /// The last change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_path_change: Option<PathChange>,
+    /// Seconds since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_path_change_s: Option<u64>,
+    /// The longest packet that the path carries in one piece, in bytes, when it is direct; what is longer is cut, or its sender told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu: Option<u16>,
     /// What is known of paths without the relay, while there is a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<DirectStatus>,

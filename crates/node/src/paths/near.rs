@@ -65,7 +65,7 @@ mod tests {
     use super::*;
     use crate::paths::Step;
 
-    const ON: Setting = Setting { searches: true, relay: true, mapping: Mapping::None };
+    const ON: Setting = Setting { searches: true, relay: true, mapping: Mapping::None, most: 1420 };
 
     fn address(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 168, 1, number], 1))
@@ -109,7 +109,7 @@ mod tests {
         let mut now = Instant::now();
         let mut paths = Paths::new(NodeId([1; 32]));
         paths.set_near(now, vec![address(1)], alone);
-        paths.shown(now, crate::path::Path::Udp(address(1)));
+        paths.shown(now, crate::path::Path::Udp(address(1)), alone);
         paths.set_near(now, vec![address(2)], alone);
         let mut challenged = false;
         for _ in 0..100 {

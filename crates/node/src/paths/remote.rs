@@ -8,6 +8,7 @@ use mesh_wire::control::{Candidate, CandidateKind};
 
 use super::Size;
 use super::segments::Segments;
+use super::size::Sizing;
 
 /// An address at which a peer may be reached.
 #[derive(Debug)]
@@ -24,12 +25,14 @@ pub(crate) struct Remote {
     pub(crate) rtt: Option<Duration>,
     /// When a challenge was last answered from there.
     pub(crate) answered: Option<Instant>,
-    /// When one of full size was.
+    /// When a long one was.
     pub(crate) proved: Option<Instant>,
     /// When this search sent the packet there that opens the own NAT and goes no further.
     pub(super) opened: Option<Instant>,
     /// Something of the peer came from there since this search began.
     pub(super) heard: bool,
+    /// How long they may be.
+    pub(crate) sizing: Sizing,
     /// Whether frames that leave together arrive.
     pub(crate) segments: Segments,
 }
@@ -65,6 +68,7 @@ impl Remote {
             proved: None,
             opened: None,
             heard: false,
+            sizing: Sizing::default(),
             segments: Segments::default(),
         }
     }
@@ -97,7 +101,13 @@ impl Remote {
     /// What was shown does not count any more.
     pub(super) fn forget(&mut self) {
         (self.answered, self.proved, self.rtt) = (None, None, None);
+        self.sizing = Sizing::default();
         self.open.clear();
+    }
+
+    /// Long frames were answered not long ago.
+    pub(super) fn is_proved(&self, now: Instant) -> bool {
+        self.proved.is_some_and(|at| now.saturating_duration_since(at) < PROVED)
     }
 
     pub(crate) fn rank(&self) -> Rank {
@@ -122,7 +132,9 @@ fn is_private(ip: IpAddr) -> bool {
     }
 }
 
+/// An answer to a long challenge counts this long.
+const PROVED: Duration = Duration::from_secs(20);
 /// Challenges of one address that may be answered: of a search, or of a second of checks at a long round trip.
-const OPEN: usize = 16;
+const OPEN: usize = 24;
 /// A way that is shorter by less is not worth a change.
 const CLEARLY: Duration = Duration::from_millis(2);

@@ -23,7 +23,7 @@ impl Segments {
 
     /// A check was sent.
     pub(super) fn sent(&mut self, size: Size) {
-        if size == Size::Pair {
+        if matches!(size, Size::Pair(_)) {
             self.lost += 1;
         }
     }
@@ -31,15 +31,15 @@ impl Segments {
     /// A check was answered.
     pub(super) fn answered(&mut self, now: Instant, size: Size) {
         match size {
-            Size::Pair => *self = Self::default(),
-            Size::Full if self.lost >= LOST => {
+            Size::Pair(_) => *self = Self::default(),
+            Size::Long(_) if self.lost >= LOST => {
                 self.lost = 0;
                 self.suspicions += 1;
                 if self.suspicions >= SUSPICIONS {
                     (self.suspicions, self.off) = (0, Some(now));
                 }
             }
-            Size::Full | Size::Short => {}
+            Size::Long(_) | Size::Short => {}
         }
     }
 }
@@ -61,14 +61,14 @@ mod tests {
         let (mut segments, now) = (Segments::default(), Instant::now());
         for check in 0..2 {
             assert!(segments.works(now), "check {check}");
-            segments.sent(Size::Pair);
-            segments.sent(Size::Pair);
-            segments.sent(Size::Full);
-            segments.answered(now, Size::Full);
+            segments.sent(Size::Pair(1420));
+            segments.sent(Size::Pair(1420));
+            segments.sent(Size::Long(1420));
+            segments.answered(now, Size::Long(1420));
         }
         assert!(!segments.works(now));
         assert!(segments.works(now + RETRY));
-        segments.answered(now + RETRY, Size::Pair);
+        segments.answered(now + RETRY, Size::Pair(1420));
         assert!(segments.works(now));
     }
 
@@ -76,15 +76,15 @@ mod tests {
     fn one_answered_pair_clears_it_and_short_ones_say_nothing() {
         let (mut segments, now) = (Segments::default(), Instant::now());
         for _ in 0..10 {
-            segments.sent(Size::Pair);
-            segments.answered(now, Size::Full);
-            segments.sent(Size::Pair);
-            segments.answered(now, Size::Pair);
-            segments.sent(Size::Pair);
-            segments.sent(Size::Pair);
+            segments.sent(Size::Pair(1420));
+            segments.answered(now, Size::Long(1420));
+            segments.sent(Size::Pair(1420));
+            segments.answered(now, Size::Pair(1420));
+            segments.sent(Size::Pair(1420));
+            segments.sent(Size::Pair(1420));
             segments.answered(now, Size::Short);
-            segments.answered(now, Size::Full);
-            segments.answered(now, Size::Pair);
+            segments.answered(now, Size::Long(1420));
+            segments.answered(now, Size::Pair(1420));
         }
         assert!(segments.works(now));
     }

@@ -7,7 +7,7 @@ use super::*;
 mod hard;
 
 const PEER: NodeId = NodeId([7; 32]);
-const ALL: Setting = Setting { searches: true, relay: true, mapping: Mapping::Independent };
+const ALL: Setting = Setting { searches: true, relay: true, mapping: Mapping::Independent, most: 1420 };
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -45,9 +45,10 @@ impl Peer {
             steps += 1;
             assert!(steps < 10_000, "never at rest");
             self.now = self.now.max(next);
-            let mut todo = self.paths.timeout(self.now, ALL);
-            let (due, later): (Vec<_>, Vec<_>) = self.back.drain(..).partition(|(at, ..)| *at <= self.now);
+            let (due, later): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.back).into_iter().partition(|(at, ..)| *at <= self.now);
             self.back = later;
+            let mut todo = self.paths.timeout(self.now, ALL);
             for (_, from, id) in due {
                 self.paths.heard(self.now, Path::Udp(from), ALL);
                 let (rtt, steps) = self.paths.answered_by(self.now, Path::Udp(from), id, ALL);
@@ -68,7 +69,7 @@ impl Peer {
                         moved.push((at, self.paths.current()));
                     }
                     Step::Tell => self.paths.tells(self.now),
-                    Step::Open(_) | Step::Guess(_) => {}
+                    Step::Open(_) | Step::Guess(_) | Step::Sized => {}
                 }
             }
         }
@@ -186,7 +187,7 @@ fn relay_carries_the_same_while_a_path_was_silent_for_long() {
 fn answer_counts_only_with_its_id_and_from_its_address() {
     let mut peer = Peer::new();
     peer.paths.candidates(peer.now, &said(&["192.0.2.1:1", "192.0.2.2:1"]), ALL);
-    peer.paths.challenged(peer.now, address("192.0.2.1:1"), 5, Size::Full);
+    peer.paths.challenged(peer.now, address("192.0.2.1:1"), 5, Size::Long(1420));
     for (from, id) in [("192.0.2.2:1", 5), ("192.0.2.9:1", 5), ("192.0.2.1:1", 6)] {
         let (rtt, steps) = peer.paths.answered_by(peer.now, Path::Udp(address(from)), id, ALL);
         assert_eq!((rtt, steps), (None, Vec::new()), "{from} {id}");
@@ -249,22 +250,22 @@ fn near_path_is_preferred_and_small_differences_do_not_matter() {
 fn handshake_over_the_relay_does_not_take_a_path_that_lives() {
     let mut peer = Peer::direct();
     peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
-    peer.paths.shown(peer.now, Path::Relay(PEER));
+    peer.paths.shown(peer.now, Path::Relay(PEER), ALL);
     assert_eq!(peer.paths.current(), Path::Udp(address("192.0.2.1:1")));
     peer.pass(20_000, |_, _| true);
-    peer.paths.shown(peer.now, Path::Relay(PEER));
+    peer.paths.shown(peer.now, Path::Relay(PEER), ALL);
     assert_eq!(peer.paths.current(), Path::Relay(PEER));
 }
 
 #[test]
 fn lost_relay_is_replaced_by_a_proved_path() {
     let mut peer = Peer::direct();
-    peer.paths.move_to(peer.now, Path::Relay(PEER));
+    peer.paths.move_to(peer.now, Path::Relay(PEER), ChangeReason::Silent, ALL);
     peer.paths.sends(peer.now, false, Setting { searches: false, ..ALL });
-    let moved = peer.paths.relay_lost(peer.now);
+    let moved = peer.paths.relay_lost(peer.now, ALL);
     assert!(moved && matches!(peer.paths.current(), Path::Udp(_)));
     let mut other = Peer::new();
-    assert!(!other.paths.relay_lost(other.now));
+    assert!(!other.paths.relay_lost(other.now, ALL));
 }
 
 #[test]
@@ -272,7 +273,7 @@ fn segmentation_that_fails_is_given_up_and_the_path_is_kept() {
     let mut peer = Peer::direct();
     let path = Path::Udp(address("192.0.2.1:1"));
     assert!(!peer.paths.is_single(peer.now, path));
-    let moved = peer.send(6000, true, |_, size| size != Size::Pair);
+    let moved = peer.send(6000, true, |_, size| !matches!(size, Size::Pair(_)));
     assert_eq!(moved, [], "what goes by itself arrives, so the path is kept");
     assert!(peer.paths.is_single(peer.now, path));
     assert!(!peer.paths.is_single(peer.now, Path::Udp(address("192.0.2.2:1"))));
@@ -286,4 +287,84 @@ fn segmentation_is_kept_where_pairs_arrive() {
     let mut peer = Peer::direct();
     assert_eq!(peer.send(10_000, true, |_, _| true), []);
     assert!(!peer.paths.is_single(peer.now, Path::Udp(address("192.0.2.1:1"))));
+}
+
+/// Says whether a challenge fits payloads of so many bytes.
+fn fits(size: Size, limit: u16) -> bool {
+    match size {
+        Size::Short => true,
+        Size::Long(bytes) | Size::Pair(bytes) => bytes <= limit,
+    }
+}
+
+#[test]
+fn path_is_taken_with_the_length_that_it_carries() {
+    let mut peer = Peer::new();
+    peer.paths.sends(peer.now, false, ALL);
+    peer.paths.candidates(peer.now, &said(&["192.0.2.1:1"]), ALL);
+    assert_eq!(peer.paths.limit(), u16::MAX);
+    let moved = peer.pass(6000, |_, size| fits(size, 1300));
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert!(moved[0].0 <= 2000 && matches!(moved[0].1, Path::Udp(_)), "{moved:?}");
+    assert!((1284..=1300).contains(&peer.paths.limit()), "{}", peer.paths.limit());
+    assert!(!peer.paths.is_measured());
+    assert_eq!(peer.send(20_000, true, |_, size| fits(size, 1300)), []);
+    let change = peer.paths.last_change().unwrap();
+    assert_eq!((change.from, change.reason), (Path::Relay(PEER), ChangeReason::Found));
+}
+
+#[test]
+fn path_that_carries_less_than_before_is_kept_and_measured_within_two_seconds() {
+    let mut peer = Peer::direct();
+    peer.send(3000, true, |_, _| true);
+    assert_eq!(peer.paths.limit(), 1420);
+    let mut least = None;
+    let mut done = None;
+    for at in (0..10_000).step_by(20) {
+        // Short frames come back all the time.
+        peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
+        peer.paths.sends(peer.now, true, ALL);
+        assert_eq!(peer.pass(20, |_, size| fits(size, 1250)), []);
+        if peer.paths.limit() < 1420 {
+            least.get_or_insert(at);
+        }
+        if peer.paths.limit() < 1420 && !peer.paths.is_measured() {
+            done.get_or_insert(at);
+        }
+    }
+    assert!(least.is_some_and(|at| at <= 2000), "{least:?}");
+    assert!(done.is_some_and(|at| at <= 3500), "{done:?}");
+    assert!((1234..=1250).contains(&peer.paths.limit()), "{}", peer.paths.limit());
+    assert_eq!(peer.paths.changes(), 1);
+    // It carries more again: that is found out in ten minutes, by traffic.
+    peer.send(620_000, true, |_, _| true);
+    assert_eq!((peer.paths.limit(), peer.paths.changes()), (1420, 1));
+}
+
+#[test]
+fn relay_carries_the_same_while_long_frames_are_not_answered() {
+    let mut peer = Peer::direct();
+    peer.send(1500, true, |_, _| true);
+    let mut also = false;
+    for _ in 0..100 {
+        peer.paths.heard(peer.now, Path::Udp(address("192.0.2.1:1")), ALL);
+        peer.paths.sends(peer.now, true, ALL);
+        peer.pass(20, |_, size| size == Size::Short);
+        also |= matches!(peer.paths.current(), Path::Udp(_)) && peer.paths.also(peer.now, ALL).is_some();
+    }
+    assert!(also);
+    assert_eq!(peer.paths.last_change().unwrap().reason, ChangeReason::ShortOnly);
+}
+
+#[test]
+fn lost_challenges_neither_shrink_a_path_nor_leave_it() {
+    let mut peer = Peer::direct();
+    let lottery = std::cell::Cell::new(0_u64);
+    let moved = peer.send(120_000, true, |_, _| {
+        lottery.set(lottery.get() + 1);
+        let mut mixed = lottery.get().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 27)) >> 40 & 0xff >= 26
+    });
+    assert_eq!((moved, peer.paths.limit()), (Vec::new(), 1420), "one in ten is lost");
 }

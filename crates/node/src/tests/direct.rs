@@ -66,7 +66,7 @@ fn path_that_dies_is_left_within_a_second_and_taken_again_when_it_heals() {
 #[test]
 fn path_for_short_frames_only_is_never_taken() {
     let mut world = world(false);
-    world.udp_limit = 1400;
+    world.udp_limit = 1200;
     assert_eq!(traffic(&mut world, 20_000), [0, 0]);
     assert!(world.ids.iter().all(|id| matches!(path(&world, *id), Path::Relay(_))));
 }

@@ -76,6 +76,7 @@ pub(crate) fn peers(peers: &[PeerStatus], style: Style) -> String {
             number(session.map(|s| bytes(s.tx_bytes))),
             number(session.map(|s| span(s.handshake_age_s))),
             number(session.map(|s| span(s.key_age_s))),
+            number(session.map(|_| peer.path_changes.to_string())),
         ]);
     }
     let mut text = table.text(style);
@@ -148,7 +149,7 @@ fn relay_details(relay: &RelayStatus, now: Timestamp) -> String {
     text
 }
 
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 10] = [
     Column { title: "NAME", right: false, leave_out: 0 },
     Column { title: "ADDRESS", right: false, leave_out: 0 },
     Column { title: "STATE", right: false, leave_out: 0 },
@@ -158,4 +159,5 @@ const COLUMNS: [Column; 9] = [
     Column { title: "TX", right: true, leave_out: 4 },
     Column { title: "HANDSHAKE", right: true, leave_out: 6 },
     Column { title: "KEYS", right: true, leave_out: 1 },
+    Column { title: "PATH CHANGES", right: true, leave_out: 7 },
 ];

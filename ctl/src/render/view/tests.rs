@@ -2,7 +2,8 @@
 
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeStatus,
-    OwnAddress, PingAnswer, Readiness, RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown,
+    OwnAddress, PathChange, PathReason, PingAnswer, Readiness, RelayStatus, RemoteAddress, Role,
+    SessionStatus, Slowdown,
 };
 
 use super::*;
@@ -25,9 +26,9 @@ dropped      3 no_route, 12 source
 slowed       too little room
 crypto       aws-lc, frames by aws-lc
 
-NAME  ADDRESS     STATE        PATH                       RTT       RX   TX  HANDSHAKE  KEYS
-nas   100.64.1.3  offline      none                         -        -    -          -     -
-pi    100.64.1.2  established  relay (relay.example)  12.3 ms  1.0 MiB  5 B  1 min 1 s   7 s
+NAME  ADDRESS     STATE        PATH                       RTT       RX   TX  HANDSHAKE  KEYS  PATH CHANGES
+nas   100.64.1.3  offline      none                         -        -    -          -     -             -
+pi    100.64.1.2  established  relay (relay.example)  12.3 ms  1.0 MiB  5 B  1 min 1 s   7 s             2
 with pi: ML-KEM-1024+X25519
 nas: no answer
 "
@@ -139,27 +140,29 @@ software     shadowmesh 0.1.0 (linux)
 fn why_shows_what_is_known_of_each_address() {
     let mut sample = sample();
     let peer = &mut sample.peers[1];
-    (peer.path, peer.direct) = (PathKind::Direct, Some(direct()));
+    (peer.path, peer.direct, peer.path_mtu) = (PathKind::Direct, Some(direct()), Some(1384));
     let text = |style| why(&sample.peers[1], &judge(&sample, &sample.peers[1]), style);
     assert_eq!(
         text(PLAIN),
         "\
 pi: direct (192.0.2.7:4747), 12.3 ms, path changed 2 times
 because      frames go straight to pi, without the relay
+changed      1 min 15 s ago, from relay to direct (192.0.2.7:4747): a direct path was proved
+mtu          packets up to 1384 bytes pass in one piece
 search       found this path
 nat here     the same public port for every destination
 nat there    not found out
 this node    10.0.0.5:4747 (host), 203.0.113.5:61000 (reflexive)
 
-ITS ADDRESS             KIND    PROBES     LAST  ANSWERED  FULL SIZE      RTT
-192.0.2.7:4747          mapped       7  3 s ago   3 s ago    3 s ago  12.3 ms
-[2001:db8::7:1]:4747    host         6  9 s ago   9 s ago      never   9.0 ms
-[2001:db8::dead]:40000  seen         0    never     never      never        -
+ITS ADDRESS             KIND    PROBES     LAST  ANSWERED  LONG ONES   MTU      RTT
+192.0.2.7:4747          mapped       7  3 s ago   3 s ago    3 s ago  1384  12.3 ms
+[2001:db8::7:1]:4747    host         6  9 s ago   9 s ago      never     -   9.0 ms
+[2001:db8::dead]:40000  seen         0    never     never      never     -        -
 "
     );
     let narrow = text(Style { colour: false, width: Some(60) });
     let header = narrow.lines().find(|line| line.starts_with("ITS ADDRESS"));
-    assert_eq!(header, Some("ITS ADDRESS             KIND    ANSWERED  FULL SIZE      RTT"));
+    assert_eq!(header, Some("ITS ADDRESS             ANSWERED  LONG ONES   MTU      RTT"));
     assert!(
         text(Style { colour: true, width: None }).starts_with("pi: \x1b[32mdirect (192.0.2.7:4747)\x1b[0m, ")
     );
@@ -318,6 +321,15 @@ fn established_peer() -> PeerStatus {
         relay: Some("relay.example".into()),
         endpoint: Some("192.0.2.7:4747".parse().unwrap()),
         path_changes: 2,
+        last_path_change: Some(PathChange {
+            from: PathKind::Relay,
+            to: PathKind::Direct,
+            to_endpoint: Some("192.0.2.7:4747".parse().unwrap()),
+            reason: PathReason::Found,
+            ..PathChange::default()
+        }),
+        last_path_change_s: Some(75),
+        path_mtu: None,
         direct: None,
         software: Some("shadowmesh 0.1.0 (linux)".into()),
         state: PeerState::Established,
@@ -346,6 +358,7 @@ fn direct() -> DirectStatus {
         last_answer_s: None,
         last_full_answer_s: None,
         ice: false,
+        mtu: None,
         single: false,
         rtt_ms: None,
     };
@@ -363,6 +376,7 @@ fn direct() -> DirectStatus {
                 last_answer_s: Some(3),
                 last_full_answer_s: Some(3),
                 ice: false,
+                mtu: Some(1384),
                 single: false,
                 rtt_ms: Some(12.34),
                 ..remote("192.0.2.7:4747", AddressKind::Mapped)

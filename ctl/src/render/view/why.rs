@@ -1,5 +1,7 @@
 //! `why`.
 
+use std::net::SocketAddr;
+
 use mesh_control::{DirectStatus, NatMapping, PathKind, PeerStatus, RemoteAddress};
 use serde_json::{Value, json};
 
@@ -26,6 +28,10 @@ pub(crate) fn why(peer: &PeerStatus, verdict: &Verdict, style: Style) -> String 
     block.line("because", &verdict.sentence);
     if let Some(fix) = &verdict.fix {
         block.line("to do", fix);
+    }
+    last_change(&mut block, peer);
+    if let Some(mtu) = peer.path_mtu {
+        block.line("mtu", &format!("packets up to {mtu} bytes pass in one piece"));
     }
     if let Some(direct) = &peer.direct {
         search(&mut block, peer, direct);
@@ -54,6 +60,17 @@ pub(super) fn changes(number: u64) -> String {
     } else {
         format!("path changed {}", count(number, "time"))
     }
+}
+
+fn last_change(block: &mut Block, peer: &PeerStatus) {
+    let Some((change, seconds)) = peer.last_path_change.as_ref().zip(peer.last_path_change_s) else { return };
+    let name = |kind: PathKind, endpoint: Option<SocketAddr>| match endpoint {
+        Some(endpoint) => format!("{kind} ({endpoint})"),
+        None => kind.to_string(),
+    };
+    let from = name(change.from, change.from_endpoint);
+    let to = name(change.to, change.to_endpoint);
+    block.line("changed", &format!("{} ago, from {from} to {to}: {}", span(seconds), change.reason));
 }
 
 fn search(block: &mut Block, peer: &PeerStatus, direct: &DirectStatus) {
@@ -94,6 +111,7 @@ fn table(remotes: &[RemoteAddress], style: Style) -> String {
             Cell::new(ago(remote.last_sent_s)),
             Cell::coloured(ago(remote.last_answer_s), colour),
             Cell::coloured(ago(remote.last_full_answer_s), colour),
+            Cell::new(remote.mtu.map_or("-".to_owned(), |mtu| mtu.to_string())),
             Cell::new(remote.rtt_ms.map_or("-".to_owned(), rtt)),
         ]);
     }
@@ -110,12 +128,13 @@ pub(super) const fn nat(mapping: NatMapping) -> &'static str {
     }
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     Column { title: "ITS ADDRESS", right: false, leave_out: 0 },
     Column { title: "KIND", right: false, leave_out: 3 },
     Column { title: "PROBES", right: true, leave_out: 4 },
     Column { title: "LAST", right: true, leave_out: 5 },
     Column { title: "ANSWERED", right: true, leave_out: 0 },
-    Column { title: "FULL SIZE", right: true, leave_out: 0 },
+    Column { title: "LONG ONES", right: true, leave_out: 0 },
+    Column { title: "MTU", right: true, leave_out: 1 },
     Column { title: "RTT", right: true, leave_out: 2 },
 ];

@@ -194,7 +194,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 19] = [
+const NESTED: [&str; 20] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
@@ -209,6 +209,7 @@ const NESTED: [&str; 19] = [
     "Counters",
     "CryptoStatus",
     "Slowdown",
+    "PathChange",
     "DirectStatus",
     "NatMapping",
     "AddressKind",

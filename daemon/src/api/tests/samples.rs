@@ -3,9 +3,9 @@
 use mesh_control::{
     AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Event, EventKind,
     FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
-    NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind, PeerState, PeerStatus,
-    PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role,
-    SessionStatus, Slowdown, Status, Timestamp, UpAnswer, UpRequest,
+    NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason,
+    PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus,
+    RemoteAddress, Role, SessionStatus, Slowdown, Status, Timestamp, UpAnswer, UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -113,6 +113,9 @@ pub(super) fn peer() -> PeerStatus {
         relay: Some("relay.example".into()),
         endpoint: Some("192.0.2.7:4747".parse().unwrap()),
         path_changes: 2,
+        last_path_change: Some(path_change()),
+        last_path_change_s: Some(9),
+        path_mtu: Some(1384),
         direct: Some(direct()),
         software: Some("shadowmesh 0.1.0 (linux)".into()),
         state: PeerState::Established,
@@ -129,6 +132,17 @@ pub(super) fn peer() -> PeerStatus {
             last_received_s: Some(1),
         }),
         last_error: Some("timed out".into()),
+    }
+}
+
+pub(super) fn path_change() -> PathChange {
+    let endpoint = |text: &str| Some(text.parse().unwrap());
+    PathChange {
+        from: PathKind::Direct,
+        from_endpoint: endpoint("192.0.2.7:4747"),
+        to: PathKind::Direct,
+        to_endpoint: endpoint("192.0.2.8:4747"),
+        reason: PathReason::Better,
     }
 }
 
@@ -149,6 +163,7 @@ pub(super) fn direct() -> DirectStatus {
             last_answer_s: Some(4),
             last_full_answer_s: Some(5),
             ice: true,
+            mtu: Some(1384),
             single: false,
             rtt_ms: Some(7.5),
         }],
@@ -214,6 +229,7 @@ pub(super) fn events() -> Vec<Event> {
         EventKind::State { state: NodeState::Up, ready: ready() },
         EventKind::Relay { relay: relay() },
         EventKind::Peer { peer: Box::new(peer()) },
+        EventKind::Path { peer: "pi".into(), change: path_change() },
         EventKind::Roster { version: 8, members: 3 },
         EventKind::Notice {
             level: NoticeLevel::Warning,

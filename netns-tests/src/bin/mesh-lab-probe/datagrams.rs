@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::RcvBufForce;
+use nix::sys::socket::sockopt::{IpMtu, RcvBufForce};
+use nix::sys::socket::{getsockopt, setsockopt};
 use serde_json::{Value, json};
 
 use crate::announce_ready;
@@ -39,6 +39,28 @@ pub(crate) fn send(
         }
     }
     Ok(json!({ "sent": count - refused, "refused": refused, "seconds": start.elapsed().as_secs_f64() }))
+}
+
+/// Sends datagrams as long as the way carries, as far as the kernel knows, and reports the first length and the last.
+///
+/// The kernel sets DF in what fits (`IP_PMTUDISC_WANT`, its default), and lowers the length when it is told that a datagram was too
+/// big.
+pub(crate) fn learn(to: SocketAddr, count: u64, rate: u64) -> Result<Value> {
+    ensure!(to.is_ipv4(), "only the length of a way over IPv4 can be asked for");
+    let socket = UdpSocket::bind("0.0.0.0:0").context("cannot bind")?;
+    socket.connect(to)?;
+    let start = Instant::now();
+    let (mut first, mut last) = (None, 0);
+    for number in 0..count {
+        let due = Duration::from_secs_f64(number as f64 / rate as f64);
+        thread::sleep(due.saturating_sub(start.elapsed()));
+        let mtu = usize::try_from(getsockopt(&socket, IpMtu)?)?;
+        last = mtu.saturating_sub(IP_AND_UDP).max(HEADER);
+        first.get_or_insert(last);
+        // The news of one that was too big comes as an error of the next.
+        let _ = socket.send(&datagram(number, last)?);
+    }
+    Ok(json!({ "first": first, "last": last, "seconds": start.elapsed().as_secs_f64() }))
 }
 
 /// Receives datagrams and reports how many were intact.
@@ -99,6 +121,8 @@ fn number_of(bytes: &[u8]) -> Option<u64> {
 }
 
 const HEADER: usize = 16;
+/// Bytes of the headers of IPv4 and UDP.
+const IP_AND_UDP: usize = 28;
 /// Bytes that wait in the receiver's socket, at most; a privileged process may ask for more than the system's limit.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 

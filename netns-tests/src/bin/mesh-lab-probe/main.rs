@@ -43,6 +43,16 @@ enum Command {
         #[arg(long)]
         from: Option<SocketAddr>,
     },
+    /// Send datagrams that may not be fragmented, over IPv4, each as long as the kernel then says that the way carries.
+    UdpLearn {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, default_value_t = 1000)]
+        count: u64,
+        /// Datagrams per second.
+        #[arg(long, default_value_t = 1000)]
+        rate: u64,
+    },
     /// Receive such datagrams until none came for a while.
     UdpReceive {
         #[arg(long)]
@@ -145,6 +155,7 @@ enum Command {
 fn main() -> Result<()> {
     let document = match Arguments::parse().command {
         Command::UdpSend { to, count, size, rate, from } => datagrams::send(to, from, count, size, rate)?,
+        Command::UdpLearn { to, count, rate } => datagrams::learn(to, count, rate)?,
         Command::UdpReceive { bind, count, idle_ms, limit_s } => {
             datagrams::receive(bind, count, idle_ms, limit_s)?
         }

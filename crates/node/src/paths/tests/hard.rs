@@ -15,7 +15,7 @@ fn steps(paths: &mut Paths, mut now: Instant, setting: Setting) -> Vec<(u64, Ste
             match step {
                 Step::Tell => paths.tells(now),
                 Step::Challenge(to, size) => paths.challenged(now, to, at, size),
-                Step::Open(_) | Step::Guess(_) | Step::Moved => {}
+                Step::Open(_) | Step::Guess(_) | Step::Moved | Step::Sized => {}
             }
             done.push((at, step));
         }
