@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeState,
     NodeStatus, OwnAddress, PathKind, PeerState, PeerStatus, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Status,
+    RemoteAddress, Role, SessionStatus, Status, ThreadCounters,
 };
 use mesh_identity::Roster;
 use mesh_net::LanCounts;
@@ -18,7 +18,7 @@ use mesh_wire::roster::{Leaf, Link, Roles};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::engine::EngineSnapshot;
+use crate::engine::{EngineSnapshot, ThreadSnapshot};
 use crate::interface;
 use crate::state::Membership;
 
@@ -267,7 +267,18 @@ fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>) -> Counters
         .chain(node)
         .map(|(reason, count)| (reason.to_owned(), count))
         .collect();
+    counters.threads = engine.threads.iter().map(thread).collect();
     counters
+}
+
+fn thread(thread: &ThreadSnapshot) -> ThreadCounters {
+    ThreadCounters {
+        cpu: thread.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
+        packets: thread.packets,
+        frames: thread.frames,
+        passed: thread.passed,
+        locks: thread.locks,
+    }
 }
 
 #[cfg(test)]
@@ -319,6 +330,7 @@ mod tests {
             },
             drops: EngineDrops::default(),
             sockets: vec![host],
+            threads: Vec::new(),
         };
         let status = direct_status(&engine, &peer);
         assert!(status.enabled && status.searching);

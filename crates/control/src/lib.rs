@@ -26,7 +26,7 @@ pub use types::{
     InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck, NetworkStatus,
     NodeState, NodeStatus, NoticeLevel, OwnAddress, PathKind, PeerState, PeerStatus, Peers, PingAnswer,
     PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus, RemoteAddress, Role, SessionStatus,
-    Status, UpAnswer, UpRequest, Version,
+    Status, ThreadCounters, UpAnswer, UpRequest, Version,
 };
 
 /// Where `meshd` listens unless told otherwise.

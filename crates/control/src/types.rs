@@ -14,5 +14,5 @@ pub use request::{
 };
 pub use status::{
     Counters, CryptoStatus, Mode, NetworkStatus, NodeState, NodeStatus, PathKind, PeerState, PeerStatus,
-    Peers, Readiness, RelayState, RelayStatus, Role, SessionStatus, Status,
+    Peers, Readiness, RelayState, RelayStatus, Role, SessionStatus, Status, ThreadCounters,
 };

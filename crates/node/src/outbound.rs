@@ -17,8 +17,8 @@ use crate::segment::{Target, receiver};
 use crate::tx::TxQueue;
 
 /// Packets beyond this may meet a path that only carries shorter ones: what every IPv6 network carries is below it.
-const LONG: usize = 1200;
-/// The lane of a single worker over the relay.
+pub(crate) const LONG: usize = 1200;
+/// The lane of the first thread, and of what goes over the relay.
 const LANE: u16 = 0;
 
 /// Where a frame goes.
@@ -30,6 +30,8 @@ pub(crate) struct Way {
     pub(crate) class: u8,
     /// It is not to leave together with others.
     pub(crate) single: bool,
+    /// The thread whose flow it is of.
+    pub(crate) lane: u16,
 }
 
 impl Node {
@@ -88,7 +90,11 @@ impl Node {
         let Some(at) = self.data_session(now.instant, slot) else {
             return self.queue_packet(now, slot, packet, offload);
         };
-        let sealed = self.seal_packet(now.instant, slot, at, (packet, offload), tx);
+        let mut way = self.way(now.instant, slot);
+        if matches!(way.path, Path::Udp(_)) && way.also.is_none() {
+            way.lane = self.sharing.origin;
+        }
+        let sealed = self.seal_packet(now.instant, slot, (at, way), (packet, offload), tx);
         let sealed = match sealed {
             Ok(sealed) => sealed,
             Err(reason) => {
@@ -101,12 +107,18 @@ impl Node {
         let peer = &mut self.peers[slot.0];
         peer.traffic.tx_packets += sealed.frames;
         peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
+        self.sent_data(now, slot, at, sealed.longest > LONG, tx);
+    }
+
+    /// Notes that data went to a peer under one of its sessions.
+    pub(crate) fn sent_data(&mut self, now: Now, slot: Slot, at: usize, long: bool, tx: &mut TxQueue) {
+        let peer = &mut self.peers[slot.0];
         let arm = peer.unanswered_since.is_none();
         peer.unanswered_since.get_or_insert(now.instant);
         if arm {
             self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
         }
-        let (setting, long) = (self.setting(slot), sealed.longest > LONG);
+        let setting = self.setting(slot);
         if self.peers[slot.0].paths.sends(now.instant, long, setting) {
             self.arm_paths(slot);
         }
@@ -148,7 +160,7 @@ impl Node {
         message: &Control<'_>,
         tx: &mut TxQueue,
     ) -> bool {
-        let way = Way { path, also: None, class: 0, single: false };
+        let way = Way { path, also: None, class: 0, single: false, lane: LANE };
         self.send_control_by(now, slot, number, way, message, tx)
     }
 
@@ -192,7 +204,8 @@ impl Node {
     pub(crate) fn way(&self, now: Instant, slot: Slot) -> Way {
         let paths = &self.peers[slot.0].paths;
         let path = paths.current();
-        Way { path, also: paths.also(now, self.setting(slot)), class: 0, single: paths.is_single(now, path) }
+        let also = paths.also(now, self.setting(slot));
+        Way { path, also, class: 0, single: paths.is_single(now, path), lane: LANE }
     }
 
     /// Seals one frame, whose payload of `length` zero bytes `fill` fills; false when the key is used up.
@@ -212,7 +225,11 @@ impl Node {
         let frame = tx.frame(way.path, sealed, way.class);
         fill(&mut frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + length]);
         let live = &mut peer.sessions[at];
-        if live.session.seal(LANE, kind, frame).is_err() {
+        let sealed_frame = match live.lane(way.lane) {
+            Some(lane) => lane.seal(kind, frame),
+            None => live.session.seal(LANE, kind, frame),
+        };
+        if sealed_frame.is_err() {
             tx.cancel(way.path, sealed);
             return false;
         }
@@ -234,8 +251,9 @@ impl Node {
         }
         let network = self.network_offset(packet);
         let queue = &mut self.peers[slot.0].queue;
+        let lane = self.sharing.origin;
         let whole = for_each_whole(packet, network, offload, |whole| {
-            for _ in 0..queue.push(now.instant, whole) {
+            for _ in 0..queue.push(now.instant, lane, whole) {
                 self.counters.count(DropReason::QueueFull);
             }
         });

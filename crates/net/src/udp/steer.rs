@@ -8,7 +8,8 @@ use std::io;
 
 use mesh_wire::frame::SEALED;
 use nix::libc::{
-    BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MOD, BPF_RET, sock_filter, sock_fprog,
+    BPF_A, BPF_ABS, BPF_ALU, BPF_B, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_MOD, BPF_RET, sock_filter,
+    sock_fprog,
 };
 use nix::sys::socket::{setsockopt, sockopt};
 

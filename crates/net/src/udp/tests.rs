@@ -192,7 +192,9 @@ fn frame_comes_to_the_thread_of_its_lane_and_nothing_else_does() {
             let mut wanted: Vec<_> = mine.iter().map(|lane| (from[0], frame(*lane, 1))).collect();
             let mut got = receive(thread, wanted.len() + if number == 0 { 3 } else { 0 });
             if number == 0 {
-                wanted.extend([&b"\x93 is no frame"[..], b"x", &[SEALED]].map(|other| (from[0], other.to_vec())));
+                wanted.extend(
+                    [&b"\x93 is no frame"[..], b"x", &[SEALED]].map(|other| (from[0], other.to_vec())),
+                );
             }
             got.sort();
             wanted.sort();
@@ -214,7 +216,9 @@ fn flood_of_what_is_no_frame_leaves_the_frames_alone() {
         there.send(to[0], &frame(0, mark), None, 0).unwrap();
     }
     let mut marks = Vec::new();
-    while here.recv_batch(|_, bytes, segment, _| marks.extend(bytes.chunks(segment).map(|f| f[3]))).unwrap() > 0 {}
+    while here.recv_batch(|_, bytes, segment, _| marks.extend(bytes.chunks(segment).map(|f| f[3]))).unwrap()
+        > 0
+    {}
     assert_eq!(marks, (0..50).collect::<Vec<u8>>());
     assert_eq!(here.recv_others(3, |_, bytes, _, _| assert_eq!(bytes[0], 0x95)).unwrap(), 3);
 }

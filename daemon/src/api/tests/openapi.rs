@@ -194,7 +194,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 18] = [
+const NESTED: [&str; 19] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
@@ -208,6 +208,7 @@ const NESTED: [&str; 18] = [
     "SessionStatus",
     "Counters",
     "CryptoStatus",
+    "ThreadCounters",
     "DirectStatus",
     "NatMapping",
     "AddressKind",
