@@ -131,20 +131,20 @@ fn what_a_further_thread_carries_touches_no_other() {
 #[ignore = "a measurement of a minute, whose figures stand in docs/testing.md"]
 fn one_thread_and_two_side_by_side() {
     scenario("one_thread_and_two_side_by_side", |lab| {
-        let one = mesh_with(lab, 1)?;
-        let two = mesh_with(lab, 2)?;
+        let mesh = mesh_of(lab, &[("laptop", 1), ("pi", 1), ("desktop", 2), ("server", 2)])?;
+        let pairs = [&mesh.nodes[..2], &mesh.nodes[2..]];
         let mut rates = [[Vec::new(), Vec::new()], [Vec::new(), Vec::new()]];
         let mut servers = Vec::new();
-        for mesh in [&one, &two] {
-            meet(&mesh.nodes[0], &mesh.nodes[1])?;
-            directly_and_mixed(&mesh.nodes[0], &mesh.nodes[1])?;
-            servers.push(StreamServer::start(mesh.nodes[1].host(), &mesh.nodes[1].ipv4()?)?);
+        for pair in pairs {
+            meet(&pair[0], &pair[1])?;
+            directly_and_mixed(&pair[0], &pair[1])?;
+            servers.push(StreamServer::start(pair[1].host(), &pair[1].ipv4()?)?);
         }
         for _ in 0..ROUNDS {
-            for (rates, mesh) in rates.iter_mut().zip([&one, &two]) {
+            for (rates, pair) in rates.iter_mut().zip(pairs) {
                 for (rates, streams) in rates.iter_mut().zip(["1", "8"]) {
-                    let words = ["-J", "-c", &mesh.nodes[1].ipv4()?, "-t", "3", "-P", streams];
-                    let output = mesh.nodes[0].host().run("iperf3").args(words).limit(LIMIT).ok()?;
+                    let words = ["-J", "-c", &pair[1].ipv4()?, "-t", "3", "-P", streams];
+                    let output = pair[0].host().run("iperf3").args(words).limit(LIMIT).ok()?;
                     let report: Value = serde_json::from_str(&output.stdout)?;
                     let rate = report["end"]["sum_received"]["bits_per_second"].as_f64();
                     rates.push(rate.context("no rate")? / 1e9);
@@ -293,16 +293,23 @@ fn path_is(node: &Daemon, peer: &Daemon, path: &str) -> Result<()> {
 
 /// Two nodes that know each other's addresses and look for others, with two threads each.
 fn mesh(lab: &Lab) -> Result<Mesh<'_>> {
-    mesh_with(lab, 2)
+    mesh_of(lab, &[("laptop", 2), ("pi", 2)])
 }
 
-fn mesh_with(lab: &Lab, threads: u16) -> Result<Mesh<'_>> {
+/// The same of nodes with so many threads.
+fn mesh_of<'lab>(lab: &'lab Lab, members: &[(&str, u16)]) -> Result<Mesh<'lab>> {
     let switch = lab.public(Underlay::V4)?;
     let relay = Relay::start(lab, &switch.host("relay")?)?;
-    let hosts = [switch.host("laptop")?, switch.host("pi")?];
-    let nodes = vec![start(lab, &hosts, 0, threads)?, start(lab, &hosts, 1, threads)?];
-    nodes[0].up_new("home", &relay.url(), "laptop")?;
-    nodes[1].join(&nodes[0].invite(&["--name", "pi"])?)?;
+    let hosts = members.iter().map(|(name, _)| switch.host(name)).collect::<Result<Vec<_>>>()?;
+    let mut nodes: Vec<Daemon> = Vec::new();
+    for (at, (name, threads)) in members.iter().enumerate() {
+        let node = start(lab, &hosts, at, *threads)?;
+        match nodes.first() {
+            None => node.up_new("home", &relay.url(), name)?,
+            Some(first) => node.join(&first.invite(&["--name", name])?)?,
+        }
+        nodes.push(node);
+    }
     Ok(Mesh { relay, nodes, switch })
 }
 
