@@ -13,6 +13,8 @@ use mesh_session::{AeadKind, ProviderKind};
 use mesh_wire::roster::Link;
 use serde::Deserialize;
 
+use crate::engine::MOST_THREADS;
+
 /// Where the configuration stands unless told otherwise; it may be absent there.
 pub const DEFAULT_CONFIG: &str = "/etc/shadowmesh/meshd.toml";
 const DEFAULT_STATE_DIR: &str = "/var/lib/shadowmesh";
@@ -79,6 +81,8 @@ pub struct Config {
     pub mtu: u16,
     /// Whether the kernel may leave checksums and the cutting of long packets to us.
     pub offload: bool,
+    /// Threads that move packets, 1 to 16; 0 for as many as are good for the machine.
+    pub engine_threads: u16,
     /// Whether datagrams get the DSCP of the packets in them.
     pub copy_dscp: bool,
     /// Group that may read the socket.
@@ -152,6 +156,7 @@ struct File {
     mtu: Option<u16>,
     offload: Option<bool>,
     copy_dscp: Option<bool>,
+    engine_threads: Option<EngineThreads>,
     group: Option<String>,
     operator: Option<String>,
     log: Option<String>,
@@ -166,6 +171,31 @@ struct File {
     endpoints: udp::Endpoints,
     #[serde(default)]
     crypto: Crypto,
+}
+
+/// A number of threads, or "auto".
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum EngineThreads {
+    Number(u16),
+    Word(String),
+}
+
+impl EngineThreads {
+    fn number(self) -> anyhow::Result<u16> {
+        match self {
+            Self::Number(number) if number <= MOST_THREADS => Ok(number),
+            Self::Word(word) if word == "auto" => Ok(0),
+            Self::Number(number) => {
+                bail!(
+                    "engine_threads = {number} is more than {MOST_THREADS}; use 1 to {MOST_THREADS}, or \"auto\""
+                )
+            }
+            Self::Word(word) => {
+                bail!("engine_threads = \"{word}\" is no number; use 1 to {MOST_THREADS}, or \"auto\"")
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -208,6 +238,7 @@ impl Config {
             mtu: file.mtu.unwrap_or(DEFAULT_MTU),
             offload: file.offload.unwrap_or(true),
             copy_dscp: file.copy_dscp.unwrap_or(false),
+            engine_threads: file.engine_threads.map_or(Ok(0), EngineThreads::number)?,
             group: file.group.unwrap_or_else(|| DEFAULT_GROUP.into()),
             operator: file.operator,
             log: flags.log.clone().or(file.log).unwrap_or_else(|| "info".into()),
@@ -329,6 +360,25 @@ mod tests {
             merged(&Flags::default(), "[crypto]\nprovider = \"pqcrypto\"\naead = \"chacha20poly1305\"")
                 .unwrap();
         assert_eq!((config.provider, config.aead), (ProviderKind::Pqcrypto, AeadKind::ChaCha20Poly1305));
+    }
+
+    #[test]
+    fn engine_threads_are_a_number_or_auto() {
+        let load = |text: &str| {
+            Config::parse(&Flags::default(), text, Path::new("a.toml")).map_err(|error| format!("{error:#}"))
+        };
+        for (text, number) in [
+            ("", 0),
+            ("engine_threads = \"auto\"\n", 0),
+            ("engine_threads = 0\n", 0),
+            ("engine_threads = 16\n", 16),
+        ] {
+            assert_eq!(load(text).unwrap().engine_threads, number, "{text}");
+        }
+        for text in ["engine_threads = 17\n", "engine_threads = \"many\"\n"] {
+            assert!(load(text).unwrap_err().contains("use 1 to 16"), "{text}");
+        }
+        assert!(load("engine_threads = -1\n").is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The packet path: one thread that owns the [`Node`] and the device.
+//! The packet path: one thread that owns the [`Node`], and where wanted further ones with lanes of its sessions.
 //!
 //! ```text
 //! device ─FairQueue─► Node::handle_offloaded ─► TxQueue ─► UDP socket or relay client
@@ -9,17 +9,24 @@
 //! handshake thread bring and what the daemon asks. Out: batches for sockets and relay client, packets for the device,
 //! datagrams for the QUIC endpoint, handshake messages for the handshake thread, [`EngineEvent`]s.
 //!
-//! Invariants: only this thread touches the keys of sessions, so nothing on a packet's way takes a lock; while
+//! Each further thread ([`worker`]) has a queue of the device, sockets and lanes of its own; what it cannot do itself it
+//! passes to the first.
+//!
+//! Invariants: only the thread of a lane touches its counter and window, so nothing on a packet's way takes a lock; while
 //! the relay's queue is full, what is for the relay waits, and nothing else for longer than a moment; an error of the device
 //! ends the thread and is told.
 
 mod backlog;
+mod counts;
+mod crew;
 mod fair;
 mod inbox;
+mod post;
 mod slow;
 mod sync;
 mod traffic;
 mod ways;
+mod worker;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -33,7 +40,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
 use mesh_net::{QuicEndpoint, RelaySender, Room, UdpSockets};
-use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, TxQueue};
+use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, ToNode, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
@@ -44,8 +51,12 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use self::backlog::Backlog;
+pub use self::counts::ThreadSnapshot;
+use self::crew::{Common, Crew};
+pub use self::crew::{MOST_THREADS, ThreadParts, threads};
 use self::fair::FairQueue;
 pub use self::inbox::{Datagrams, Frames, Inbox};
+use self::traffic::{Moved, Traffic};
 use self::ways::Ways;
 use self::writer::Joining;
 use crate::direct::StunDatagram;
@@ -117,8 +128,10 @@ pub struct EngineSnapshot {
     pub node: Snapshot,
     /// What the engine itself dropped.
     pub drops: EngineDrops,
-    /// Where its UDP sockets are bound, at most one for each family.
+    /// Where its UDP sockets are bound, at most one address for each family.
     pub sockets: Vec<SocketAddr>,
+    /// What each of its threads did.
+    pub threads: Vec<ThreadSnapshot>,
     /// What slows it down.
     pub slow: Slow,
 }
@@ -189,41 +202,60 @@ pub struct Parts {
     pub stun: mpsc::Sender<StunDatagram>,
     /// Where everything else comes from.
     pub inbox: Arc<Inbox>,
+    /// The further threads.
+    pub further: Vec<ThreadParts>,
 }
 
 impl Engine {
-    /// Starts the thread.
+    /// Starts the threads.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// When a thread cannot be made.
     pub fn start(parts: Parts) -> io::Result<(Self, mpsc::Receiver<EngineEvent>)> {
         let (events, receiver) = mpsc::channel(EVENTS);
         let inbox = Arc::clone(&parts.inbox);
         let wake = Arc::clone(&inbox);
         parts.relay.on_room(move || wake.wake());
-        let Parts { node, device, relay, udp, copy_dscp, handshakes, quic, stun, inbox: mail } = parts;
+        let Parts { node, device, relay, udp, copy_dscp, handshakes, quic, stun, inbox: mail, further } =
+            parts;
         let classes = if copy_dscp { u8::MAX } else { ECN };
         let offload = device.offload();
         let joining = Joining { tcp: offload.tcp, udp: offload.udp };
-        let worker = Worker {
-            node,
+        let seed = RandomState::new().hash_one(0);
+        let traffic = |device, udp| Traffic {
             device,
-            ways: Ways { relay, bound: BTreeSet::new(), udp, classes, drops: EngineDrops::default() },
-            room_told: false,
-            handshakes,
-            quic,
-            stun,
-            inbox: mail,
+            ways: Ways {
+                relay: relay.clone(),
+                bound: BTreeSet::new(),
+                udp,
+                classes,
+                drops: EngineDrops::default(),
+            },
+            quic: Arc::clone(&quic),
             tx: TxQueue::new(),
-            events,
-            pings: Vec::new(),
             waiting: FairQueue::new(),
             backlog: Backlog::default(),
-            seed: RandomState::new().hash_one(0),
-            messages: Vec::new(),
+            seed,
             joining,
+            moved: Moved::default(),
         };
-        let thread = thread::Builder::new().name("mesh-engine".into()).spawn(move || worker.run())?;
+        let crew = Crew::start(further, &Common { home: &mail, events: &events }, traffic)?;
+        let worker = Worker {
+            node,
+            traffic: traffic(device, udp),
+            room_told: false,
+            handshakes,
+            stun,
+            inbox: mail,
+            events,
+            pings: Vec::new(),
+            messages: Vec::new(),
+            crew,
+        };
+        let thread = thread::Builder::new().name("mesh-engine".into()).spawn(move || {
+            crew::bind(worker.crew.first_cpu());
+            worker.run();
+        })?;
         Ok((Self { inbox, thread: Some(thread) }, receiver))
     }
 
@@ -252,23 +284,18 @@ impl Drop for Engine {
 
 struct Worker {
     node: Node,
-    device: DeviceIo,
-    ways: Ways,
+    traffic: Traffic,
     handshakes: Arc<Handshakes>,
-    quic: Arc<QuicEndpoint>,
     stun: mpsc::Sender<StunDatagram>,
     inbox: Arc<Inbox>,
-    tx: TxQueue,
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
-    waiting: FairQueue,
-    backlog: Backlog,
     /// That the kernel gives less room than wanted was told.
     room_told: bool,
-    seed: u64,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
-    joining: Joining,
+    /// The further threads.
+    crew: Crew,
 }
 
 /// A ping that somebody waits for; without an id it waits for a session.
@@ -300,21 +327,24 @@ impl Worker {
         let mail = self.inbox.take(FRAMES);
         // Sessions first: the frames that follow may be of them.
         for outcome in mail.outcomes {
-            self.node.handle_outcome(now, outcome, &mut self.tx);
+            self.node.handle_outcome(now, outcome, &mut self.traffic.tx);
             self.deliver_late();
         }
         for transmit in mail.transmits {
-            self.ways.carry(transmit, &mut self.tx);
+            self.traffic.ways.carry(transmit, &mut self.traffic.tx);
         }
         for batch in mail.frames {
             self.receive(now, Path::Relay(batch.from), batch.payload, batch.segment);
         }
         for Datagrams { to, payload, segment } in mail.quic {
             let segment = segment.map_or(payload.len(), usize::from);
-            self.node.handle_quic(now, to, &payload, segment, &mut self.tx);
+            self.node.handle_quic(now, to, &payload, segment, &mut self.traffic.tx);
         }
         if mail.quic_has_room {
-            self.quic.room();
+            self.traffic.quic.room();
+        }
+        for (thread, passed) in mail.passed {
+            self.take_passed(now, thread, passed);
         }
         for command in mail.commands {
             if matches!(command, Command::Stop) {
@@ -331,24 +361,71 @@ impl Worker {
             self.read_others(now, ready.udp || ready.device);
         }
         if ready.device {
-            self.send_waiting(now)?;
+            self.traffic.send_waiting(&mut self.node, now)?;
             // Senders of packets that are too long are told through the device.
             self.deliver_late();
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
-            self.node.handle_timeout(now, &mut self.tx);
+            self.node.handle_timeout(now, &mut self.traffic.tx);
         }
         self.report(now);
+        self.share(now);
         self.flush();
+        if self.crew.has_marks() {
+            // All before them has left.
+            self.crew.return_marks(self.relay_has_room());
+        }
+        self.count();
         Ok(true)
+    }
+
+    /// Takes what a worker passed on, in its order.
+    fn take_passed(&mut self, now: Now, thread: u16, passed: Vec<ToNode>) {
+        for passed in passed {
+            match passed {
+                ToNode::Packet { packet, offload } => {
+                    self.node.handle_passed(now, thread, (&packet, &offload), &mut self.traffic.tx);
+                }
+                ToNode::Frame { path, mut frame, .. } => {
+                    if let Some(delivery) =
+                        self.node.handle_frame(now, path, &mut frame, &mut self.traffic.tx)
+                    {
+                        self.traffic.deliver(delivery);
+                    }
+                }
+                ToNode::Control { number, path, message } => {
+                    self.node.handle_passed_control(now, (number, path), &message, &mut self.traffic.tx);
+                }
+                ToNode::Want(number) => self.node.handle_want(thread, number),
+                ToNode::Report(report) => self.node.handle_report(now, *report, &mut self.traffic.tx),
+                ToNode::Mark(mark) => self.crew.mark(thread, mark, false),
+                ToNode::Window(mark) => self.crew.mark(thread, mark, true),
+            }
+        }
+    }
+
+    /// Tells the workers what changed.
+    fn share(&mut self, now: Now) {
+        if !self.crew.is_empty() {
+            self.node.share_out(now);
+            self.crew.tell(&mut self.node);
+        }
+    }
+
+    fn count(&self) {
+        self.crew.first().show(self.traffic.moved, 0, self.crew.locks);
+    }
+
+    fn relay_has_room(&self) -> bool {
+        self.traffic.ways.relay.queued_bytes() < RELAY_BACKLOG
     }
 
     /// Waits until the device, a socket or the inbox has something, or a timer is due.
     fn wait(&mut self) -> io::Result<Ready> {
-        let full = self.ways.relay.queued_bytes() >= RELAY_BACKLOG;
-        let alone = self.backlog.look(full, Instant::now);
+        let full = self.traffic.ways.relay.queued_bytes() >= RELAY_BACKLOG;
+        let alone = self.traffic.backlog.look(full, Instant::now);
         if !full {
-            self.waiting.bring_back();
+            self.traffic.waiting.bring_back();
         }
         let timer = self.node.poll_timeout().into_iter().chain(alone).min();
         let timeout = timer.map_or(PollTimeout::NONE, |at| {
@@ -365,16 +442,16 @@ impl Worker {
             unwatched.clone(),
             unwatched,
         ];
-        for (fd, socket) in fds[FRAMES_AT..OTHERS_AT].iter_mut().zip(self.ways.udp.fds()) {
+        for (fd, socket) in fds[FRAMES_AT..OTHERS_AT].iter_mut().zip(self.traffic.ways.udp.fds()) {
             *fd = PollFd::new(socket, PollFlags::POLLIN);
         }
-        for (fd, socket) in fds[OTHERS_AT..DEVICE_AT].iter_mut().zip(self.ways.udp.other_fds()) {
+        for (fd, socket) in fds[OTHERS_AT..DEVICE_AT].iter_mut().zip(self.traffic.ways.udp.other_fds()) {
             *fd = PollFd::new(socket, PollFlags::POLLIN);
         }
         if alone.is_none() {
-            fds[DEVICE_AT] = PollFd::new(self.device.as_fd(), PollFlags::POLLIN);
+            fds[DEVICE_AT] = PollFd::new(self.traffic.device.as_fd(), PollFlags::POLLIN);
         }
-        let waiting = alone.is_none() && !self.waiting.is_empty();
+        let waiting = alone.is_none() && !self.traffic.waiting.is_empty();
         match poll(&mut fds, if waiting { PollTimeout::ZERO } else { timeout }) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error.into()),
@@ -393,46 +470,56 @@ impl Worker {
         if !self.messages.is_empty() || !orders.is_empty() {
             self.handshakes.put(self.messages.drain(..), orders);
         }
-        while let Some(transmit) = self.tx.pop() {
-            self.ways.carry(transmit, &mut self.tx);
-        }
+        self.traffic.flush();
     }
 
     fn obey(&mut self, now: Now, command: Command) {
         match command {
-            Command::Roster(roster) => self.node.set_roster(roster, &mut self.tx),
+            Command::Roster(roster) => self.node.set_roster(roster, &mut self.traffic.tx),
             Command::Ping(peer, echo, reply) => self.ping(now, peer, echo, reply),
-            Command::Presence(peer, present) => self.node.handle_presence(now, peer, present, &mut self.tx),
+            Command::Presence(peer, present) => {
+                self.node.handle_presence(now, peer, present, &mut self.traffic.tx);
+            }
             Command::Mix(peer, session, exporter) => {
-                self.node.mix(now, peer, session, &exporter, &mut self.tx);
+                self.node.mix(now, peer, session, &exporter, &mut self.traffic.tx);
                 self.deliver_late();
             }
-            Command::Candidates(candidates) => self.node.set_candidates(now, candidates, &mut self.tx),
-            Command::Near(peer, addresses) => self.node.handle_near(now, peer, addresses, &mut self.tx),
-            Command::Finding(peer, finding) => self.node.handle_finding(now, peer, finding, &mut self.tx),
+            Command::Candidates(candidates) => {
+                self.node.set_candidates(now, candidates, &mut self.traffic.tx)
+            }
+            Command::Near(peer, addresses) => {
+                self.node.handle_near(now, peer, addresses, &mut self.traffic.tx)
+            }
+            Command::Finding(peer, finding) => {
+                self.node.handle_finding(now, peer, finding, &mut self.traffic.tx);
+            }
             Command::Relay(connected) => self.node.handle_relay(now, connected),
-            Command::NetworkChanged => self.node.handle_network_change(now, &mut self.tx),
-            Command::Search(peer) => self.node.search(now, peer, &mut self.tx),
+            Command::NetworkChanged => self.node.handle_network_change(now, &mut self.traffic.tx),
+            Command::Search(peer) => self.node.search(now, peer, &mut self.traffic.tx),
             Command::Snapshot(reply) => {
                 let (handshakes, handshakes_full) = self.handshakes.drops();
                 let inbox_full = self.inbox.dropped();
-                let waiting_full = self.waiting.dropped();
-                let (udp_room, relay_udp) = (self.ways.udp.lost(), self.ways.relay.udp_unsent());
-                let drops = EngineDrops {
+                let waiting_full = self.traffic.waiting.dropped();
+                let ways = &self.traffic.ways;
+                let (udp_room, relay_udp) = (ways.udp.lost(), ways.relay.udp_unsent());
+                let mut drops = EngineDrops {
                     inbox_full,
                     handshakes_full,
                     waiting_full,
                     udp_room,
                     relay_udp,
-                    ..self.ways.drops
+                    ..ways.drops
                 };
+                self.crew.add_drops(&mut drops);
                 let slow = self.slow();
                 let node = self.node.snapshot(now.instant, &handshakes);
-                let sockets = self.ways.udp.local_addrs().collect();
-                let _ = reply.send(EngineSnapshot { node, drops, sockets, slow });
+                let sockets = self.traffic.ways.udp.local_addrs().collect();
+                self.count();
+                let threads = self.crew.snapshot();
+                let _ = reply.send(EngineSnapshot { node, drops, sockets, threads, slow });
             }
             Command::Close(reply) => {
-                self.node.close(&mut self.tx);
+                self.node.close(&mut self.traffic.tx);
                 self.flush();
                 let _ = reply.send(());
             }
@@ -446,7 +533,7 @@ impl Worker {
         if self.pings.len() == PINGS {
             return;
         }
-        match self.node.echo(now, peer, echo, &mut self.tx) {
+        match self.node.echo(now, peer, echo, &mut self.traffic.tx) {
             Ok(id) if id.is_some() || self.node.connect(peer) => {
                 self.pings.push(Ping { peer, echo, id, reply });
             }
@@ -454,7 +541,7 @@ impl Worker {
             Err(why) => {
                 if why == NoPath::NoDirect {
                     // Who asks by hand does not wait for the next turn.
-                    self.node.search(now, peer, &mut self.tx);
+                    self.node.search(now, peer, &mut self.traffic.tx);
                 }
                 let _ = reply.send(Err(why));
             }

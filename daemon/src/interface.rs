@@ -37,21 +37,21 @@ pub async fn check_possible(config: &Config, link: Link) -> Result<(), ApiError>
 /// # Errors
 /// As for [`create`].
 pub async fn check(config: &Config, roster: &Roster, own: NodeId) -> Result<(), ApiError> {
-    create(config, roster, own).await?.close().await.map_err(|error| failed(&error))
+    create(config, roster, own, 1).await?.close().await.map_err(|error| failed(&error))
 }
 
-/// Creates the interface of a member.
+/// Creates the interface of a member, with a queue for each of so many threads where the kernel makes them.
 ///
 /// # Errors
 /// [`ErrorCode::PoolOverlap`] naming the route that is in the way, or [`ErrorCode::Interface`].
-pub async fn create(config: &Config, roster: &Roster, own: NodeId) -> Result<Device, ApiError> {
+pub async fn create(config: &Config, roster: &Roster, own: NodeId, queues: u16) -> Result<Device, ApiError> {
     let leaf = roster.leaf(&own).ok_or_else(|| {
         ApiError::new(ErrorCode::NotEnrolled, "this node is no longer a member of its network")
             .with_hint("ask for a new ticket: meshctl invite")
     })?;
     check_pool(roster.settings(), &config.interface).await?;
     let wanted = device_config(config, roster.settings(), leaf);
-    Device::create(&wanted).await.map_err(|error| failed(&error))
+    Device::create_with_queues(&wanted, queues).await.map_err(|error| failed(&error))
 }
 
 /// Checks that no local route lies in the network's addresses or around them; default routes do not count.

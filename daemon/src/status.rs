@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeState,
     NodeStatus, OwnAddress, PathChange, PathKind, PathReason, PeerState, PeerStatus, Readiness, RelayState,
-    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status,
+    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters,
 };
 use mesh_ice::IceCounts;
 use mesh_identity::Roster;
@@ -19,7 +19,7 @@ use mesh_wire::roster::{Leaf, Link, Roles};
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::engine::{EngineSnapshot, Slow};
+use crate::engine::{EngineSnapshot, Slow, ThreadSnapshot};
 use crate::interface;
 use crate::state::Membership;
 
@@ -357,7 +357,18 @@ fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>, ice: Option
         .chain(node)
         .map(|(reason, count)| (reason.to_owned(), count))
         .collect();
+    counters.threads = engine.threads.iter().map(thread).collect();
     counters
+}
+
+fn thread(thread: &ThreadSnapshot) -> ThreadCounters {
+    ThreadCounters {
+        cpu: thread.cpu.and_then(|cpu| u32::try_from(cpu).ok()),
+        packets: thread.packets,
+        frames: thread.frames,
+        passed: thread.passed,
+        locks: thread.locks,
+    }
 }
 
 #[cfg(test)]
@@ -414,6 +425,7 @@ mod tests {
             drops: EngineDrops::default(),
             sockets: vec![host],
             slow: Slow::default(),
+            threads: Vec::new(),
         };
         let status = direct_status(&engine, &peer);
         assert!(status.enabled && status.searching);

@@ -186,6 +186,7 @@ impl Simulation {
             direct: false,
             hold_until_mixed: true,
             // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
+            threads: 1,
             timings: Timings {
                 rekey: Duration::from_secs(7),
                 reject: Duration::from_secs(30),

@@ -26,7 +26,7 @@ pub use types::{
     InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck, NetworkStatus,
     NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason, PeerState, PeerStatus,
     Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Slowdown, Status, UpAnswer, UpRequest, Version,
+    RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, UpAnswer, UpRequest, Version,
 };
 
 /// Where `meshd` listens unless told otherwise.

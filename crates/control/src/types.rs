@@ -17,5 +17,5 @@ pub use request::{
 };
 pub use status::{
     Counters, CryptoStatus, Mode, NetworkStatus, NodeState, NodeStatus, PathKind, PeerState, PeerStatus,
-    Peers, Readiness, RelayState, RelayStatus, Role, SessionStatus, Slowdown, Status,
+    Peers, Readiness, RelayState, RelayStatus, Role, SessionStatus, Slowdown, Status, ThreadCounters,
 };

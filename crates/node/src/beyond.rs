@@ -17,7 +17,7 @@ use crate::bucket::Rate;
 use crate::counters::DropReason;
 use crate::node::{LateDelivery, Link, Node, Slot};
 use crate::offload::{Sealed, for_each_whole};
-use crate::outbound::Way;
+use crate::outbound::{LANE, Way};
 use crate::path::Path;
 use crate::tx::TxQueue;
 
@@ -37,6 +37,7 @@ impl Node {
             also: None,
             class: 0,
             single: false,
+            lane: LANE,
         });
         if let Some(way) = relay.filter(|_| measured) {
             return self.seal_along(now, (slot, at), way, (packet, offload), tx);
@@ -47,7 +48,7 @@ impl Node {
                 if !measured {
                     self.tell(now, slot, (packet, network), offload);
                 }
-                let way = self.way(now, slot);
+                let way = self.data_way(now, slot);
                 return self.seal_along(now, (slot, at), way, (packet, &shorter), tx);
             }
             if may_be_fragmented(&packet[network..]) {
@@ -148,7 +149,7 @@ impl Node {
         if !whole || pieces.is_empty() {
             return Err(DropReason::NotAPacket);
         }
-        let way = self.way(now, slot);
+        let way = self.data_way(now, slot);
         let mut sealed = Sealed { frames: 0, longest: 0 };
         for piece in &pieces {
             let Sealed { frames, longest } =

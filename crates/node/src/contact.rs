@@ -128,9 +128,12 @@ impl Node {
     /// A session may carry data now: sends what waited.
     pub(crate) fn flush_queue(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
         while self.data_session(now.instant, slot).is_some() {
-            let Some(packet) = self.peers[slot.0].queue.pop() else { return };
+            let Some((lane, packet)) = self.peers[slot.0].queue.pop() else { break };
+            let origin = std::mem::replace(&mut self.sharing.origin, lane);
             self.send_packet(now, slot, &packet, &Offload::NONE, tx);
+            self.sharing.origin = origin;
         }
+        self.unsettle(slot);
     }
 
     /// Forgets a peer's sessions; with `tx`, tells it so.
@@ -150,6 +153,7 @@ impl Node {
             self.owners.remove(live.number.get());
         }
         (peer.unanswered_since, peer.silent_since, peer.probe) = (None, None, None);
+        self.unsettle(slot);
     }
 
     /// Forgets one session of a peer.
@@ -158,6 +162,8 @@ impl Node {
         if let Some(at) = peer.position(index) {
             peer.sessions.remove(at);
             self.owners.remove(index);
+            self.unsettle(slot);
+            let peer = &mut self.peers[slot.0];
             if peer.sessions.is_empty() {
                 (peer.unanswered_since, peer.silent_since, peer.probe) = (None, None, None);
                 (peer.lead, peer.follow) = (None, None);
@@ -178,7 +184,8 @@ impl Node {
     }
 
     /// Adds a session beside those that stand.
-    pub(crate) fn push_session(&mut self, now: Now, slot: Slot, live: Live) {
+    pub(crate) fn push_session(&mut self, now: Now, slot: Slot, mut live: Live) {
+        self.share_session(slot, &mut live);
         let number = live.number.get();
         let look_again = if live.mixing.is_some() { MIX_PATIENCE } else { crate::peer::LINGER };
         self.owners.set(number, slot);
@@ -212,6 +219,8 @@ impl Node {
             mixing: mixing.map(|number| Mixing { number, remote: params.mixed_index }),
             tls_pin: params.tls_pin,
             session,
+            lanes: Vec::new(),
+            lanes_sealed: 0,
         };
         self.forget_earlier_starts(slot, &live.tls_pin);
         let (id, session_id, number) = (leaf.node_id, live.session.id(), live.number.get());

@@ -113,6 +113,12 @@ impl Counters {
         DropReason::ALL.into_iter().zip(self.drops).filter(|(_, count)| *count > 0)
     }
 
+    /// Tells whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.drops.iter().all(|count| *count == 0)
+    }
+
     /// Returns these counters and others, added up.
     #[must_use]
     pub fn plus(&self, others: &Self) -> Self {

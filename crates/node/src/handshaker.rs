@@ -42,8 +42,8 @@ use crate::order::{Order, Outcome};
 use crate::path::Path;
 use crate::tx::TxQueue;
 
-/// Lanes we grant a peer. One worker over one path uses one; the others are for a second path and more workers.
-const LANES: u8 = 4;
+/// Lanes we grant a peer: one for each thread that it may have. A window takes memory only once it is used.
+const LANES: u8 = 16;
 /// Outcomes that wait for the node, at most; each is a handshake that both sides worked for.
 const OUTCOMES: usize = 4096;
 

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use mesh_packet::{Ethernet, IpPacket, Layout};
-use mesh_session::OpenError;
 use mesh_wire::control::Control;
 use mesh_wire::frame::{FrameHeader, PayloadKind};
 use mesh_wire::roster::ula;
@@ -11,11 +10,13 @@ use mesh_wire::roster::ula;
 use crate::beyond::clamp_to;
 use crate::counters::DropReason;
 use crate::node::{Delivery, LateDelivery, Link, Node, NodeEvent, Now, Slot};
-use crate::offload::complete;
+use crate::offload::{Form, complete};
 use crate::path::Path;
+use crate::routes::Routes;
 use crate::segment::claimed_addresses;
 use crate::timers::KEEPALIVE_AFTER;
 use crate::tx::TxQueue;
+use crate::worker::reason_of;
 
 /// Where a frame came from: the peer, and our number of the session it was sealed under.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +29,7 @@ struct Sender {
 /// Why a frame brought nothing.
 enum Unopened {
     Dropped(DropReason),
-    /// It waits for its keys.
+    /// It waits for its keys, or is another thread's.
     Kept,
 }
 
@@ -98,23 +99,32 @@ impl Node {
             .iter_mut()
             .find(|live| live.number.get() == header.receiver)
             .ok_or(DropReason::UnknownSession)?;
-        let opened = live.session.open(frame).map_err(|error| match error {
-            OpenError::Malformed(_) | OpenError::Lane => DropReason::Malformed,
-            OpenError::Index => DropReason::UnknownSession,
-            OpenError::Replayed => DropReason::Replayed,
-            OpenError::Forged | OpenError::Spent => DropReason::Forged,
-        })?;
+        if let Some(thread) = live.session.owner_elsewhere(header.lane) {
+            self.sharing.stray(thread, path, frame);
+            return Err(Unopened::Kept);
+        }
+        let opened = live.session.open(frame).map_err(reason_of)?;
+        self.lives(now, (slot, header.receiver), path, tx);
+        Ok((Sender { slot, index: header.receiver, path }, opened.kind, opened.payload))
+    }
+
+    /// Notes that a peer sealed a frame under one of its sessions, which came over a path.
+    pub(crate) fn lives(&mut self, now: Now, (slot, number): (Slot, u32), path: Path, tx: &mut TxQueue) {
+        let peer = &mut self.peers[slot.0];
+        let Some(live) = peer.sessions.iter_mut().find(|live| live.number.get() == number) else { return };
         live.last_used = now.instant;
         let confirms = !live.confirmed;
         (live.confirmed, live.heard) = (true, true);
-        (peer.last_received, peer.heard_under) = (Some(now.instant), Some(header.receiver));
+        (peer.last_received, peer.heard_under) = (Some(now.instant), Some(number));
         peer.unanswered_since = None;
         (peer.probe, peer.doubted) = (None, false);
+        if peer.granted.is_none() {
+            self.unsettle(slot);
+        }
         self.heard_over(now, slot, path);
         if confirms {
-            self.confirmed(now, slot, header.receiver, tx);
+            self.confirmed(now, slot, number, tx);
         }
-        Ok((Sender { slot, index: header.receiver, path }, opened.kind, opened.payload))
     }
 
     fn heard_over(&mut self, now: Now, slot: Slot, path: Path) {
@@ -147,11 +157,13 @@ impl Node {
         let slot = from.slot;
         let checked = match (kind, self.config.link) {
             (Kind::Control, _) => {
-                self.handle_control(now, from, payload, tx);
+                self.handle_control(now, (from.slot, from.index, from.path), payload, tx);
                 return None;
             }
             (Kind::Quic, _) => return Some(Delivery::Quic(self.peers[slot.0].id, payload)),
-            (Kind::Ip | Kind::IpPartial | Kind::IpContinued, Link::Ip) => self.check_packet(slot, payload),
+            (Kind::Ip | Kind::IpPartial | Kind::IpContinued, Link::Ip) => {
+                check_packet(&self.routes, slot, payload)
+            }
             (Kind::Ethernet | Kind::EthernetPartial | Kind::EthernetContinued, Link::Ethernet) => {
                 self.check_ethernet(now, slot, payload)
             }
@@ -168,6 +180,19 @@ impl Node {
         peer.packets_under = Some(from.index);
         peer.traffic.rx_packets += 1;
         peer.traffic.rx_bytes += u64::try_from(length).unwrap_or(0);
+        self.received_data(now, slot);
+        if let Some(limit) = self.clamp(slot)
+            && let Some(network) = self.network_offset(&payload[..length])
+        {
+            let partial = matches!(kind, Kind::IpPartial | Kind::EthernetPartial);
+            clamp_to(&mut payload[network..length], limit.saturating_sub(network), partial);
+        }
+        delivery(self.form(), kind, payload, length).map_err(|reason| self.counters.count(reason)).ok()
+    }
+
+    /// Notes that data came from a peer.
+    pub(crate) fn received_data(&mut self, now: Now, slot: Slot) {
+        let peer = &mut self.peers[slot.0];
         if peer.silent_since.is_none() {
             peer.silent_since = Some(now.instant);
             self.arm(slot, now.instant + KEEPALIVE_AFTER);
@@ -176,31 +201,6 @@ impl Node {
         if self.peers[slot.0].paths.receives(now.instant, setting) {
             self.arm_paths(slot);
         }
-        if let Some(limit) = self.clamp(slot)
-            && let Some(network) = self.network_offset(&payload[..length])
-        {
-            let partial = matches!(kind, Kind::IpPartial | Kind::EthernetPartial);
-            clamp_to(&mut payload[network..length], limit.saturating_sub(network), partial);
-        }
-        let continued = matches!(kind, Kind::IpContinued | Kind::EthernetContinued);
-        if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {
-            return Some(Delivery::Packet(&mut payload[..length]));
-        }
-        let network = self.network_offset(payload);
-        let Some(network) = network.filter(|at| Layout::find(&payload[..length], *at).is_some()) else {
-            self.counters.count(DropReason::Malformed);
-            return None;
-        };
-        Some(Delivery::Partial { network, packet: &mut payload[..length], continued })
-    }
-
-    /// Checks that the source is one of the sender's addresses and returns the length without padding.
-    fn check_packet(&self, slot: Slot, payload: &[u8]) -> Result<usize, DropReason> {
-        let header = IpPacket::parse(payload).map_err(|_| DropReason::Malformed)?;
-        if self.routes.lookup(header.src) != Some(slot) {
-            return Err(DropReason::SourceNotAllowed);
-        }
-        Ok(header.total_len)
     }
 
     /// Learns the station and checks that no overlay address of another member is claimed.
@@ -220,8 +220,14 @@ impl Node {
         pool.contains(address) || ula(self.config.net).contains(address)
     }
 
-    fn handle_control(&mut self, now: Now, from: Sender, payload: &[u8], tx: &mut TxQueue) {
-        let Sender { slot, index, path } = from;
+    /// Takes a message to the node itself, with the peer, our number of the session and the path that it came over.
+    pub(crate) fn handle_control(
+        &mut self,
+        now: Now,
+        (slot, index, path): (Slot, u32, Path),
+        payload: &[u8],
+        tx: &mut TxQueue,
+    ) {
         match Control::parse(payload) {
             Ok(Control::Ping(id)) => {
                 // Under the session that is asked about, which need not be the one in use.
@@ -260,4 +266,31 @@ impl Node {
             }
         }
     }
+}
+
+/// Checks that the source of a packet is one of the sender's addresses and returns the length without padding.
+pub(crate) fn check_packet(routes: &Routes<Slot>, slot: Slot, payload: &[u8]) -> Result<usize, DropReason> {
+    let header = IpPacket::parse(payload).map_err(|_| DropReason::Malformed)?;
+    if routes.lookup(header.src) != Some(slot) {
+        return Err(DropReason::SourceNotAllowed);
+    }
+    Ok(header.total_len)
+}
+
+/// Returns what a payload with a packet of `length` bytes brings.
+pub(crate) fn delivery(
+    form: Form,
+    kind: PayloadKind,
+    payload: &mut [u8],
+    length: usize,
+) -> Result<Delivery<'_>, DropReason> {
+    use PayloadKind as Kind;
+    let continued = matches!(kind, Kind::IpContinued | Kind::EthernetContinued);
+    if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {
+        return Ok(Delivery::Packet(&mut payload[..length]));
+    }
+    let network = form.network_offset(payload);
+    let network = network.filter(|at| Layout::find(&payload[..length], *at).is_some());
+    let network = network.ok_or(DropReason::Malformed)?;
+    Ok(Delivery::Partial { network, packet: &mut payload[..length], continued })
 }

@@ -1,7 +1,9 @@
 //! Our numbers for sessions: what a frame carries so that we find its keys without a search.
 
+use std::array;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::node::Slot;
 
@@ -13,7 +15,19 @@ const CAPACITY: usize = 1 << 16;
 ///
 /// The lock is taken when keys begin or end, not per packet.
 #[derive(Debug, Clone, Default)]
-pub struct Numbers(Arc<Mutex<Places>>);
+pub struct Numbers(Arc<Table>);
+
+#[derive(Debug)]
+struct Table {
+    places: Mutex<Places>,
+    /// The number in use at each place, zero for none, for whoever asks without the lock. A part is made when a place in
+    /// it is first taken.
+    taken: [OnceLock<Box<[AtomicU32]>>; PARTS],
+}
+
+/// Parts of the table of numbers in use.
+const PARTS: usize = 64;
+const PART: usize = CAPACITY / PARTS;
 
 /// A session number in use; it is given back on drop.
 pub struct Number {
@@ -23,14 +37,9 @@ pub struct Number {
 
 #[derive(Debug, Default)]
 struct Places {
-    entries: Vec<Place>,
+    /// The last generation of each place.
+    entries: Vec<u16>,
     free: Vec<u16>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    generation: u16,
-    taken: bool,
 }
 
 impl Numbers {
@@ -41,37 +50,50 @@ impl Numbers {
         let place = match places.free.pop() {
             Some(place) => place,
             None if places.entries.len() < CAPACITY => {
-                places.entries.push(Place { generation: 0, taken: false });
+                places.entries.push(0);
                 u16::try_from(places.entries.len() - 1).expect("below CAPACITY")
             }
             None => return None,
         };
         let entry = &mut places.entries[usize::from(place)];
         // Zero means "none" where messages carry a number.
-        entry.generation = entry.generation.wrapping_add(1).max(1);
-        entry.taken = true;
-        let value = u32::from(entry.generation) << 16 | u32::from(place);
+        *entry = entry.wrapping_add(1).max(1);
+        let value = u32::from(*entry) << 16 | u32::from(place);
+        self.set(place, value);
         drop(places);
         Some(Number { value, numbers: self.clone() })
     }
 
-    /// Tells whether a number is in use, by a session or by a handshake.
+    /// Tells whether a number is in use, by a session or by a handshake. Takes no lock: anybody's frames ask.
     pub(crate) fn is_taken(&self, number: u32) -> bool {
-        let (generation, place) = split(number);
-        let places = self.lock();
-        places.entries.get(place).is_some_and(|entry| entry.taken && entry.generation == generation)
+        let (_, place) = split(number);
+        let part = self.0.taken[place / PART].get();
+        part.is_some_and(|part| number != 0 && part[place % PART].load(Ordering::Acquire) == number)
+    }
+
+    fn set(&self, place: u16, number: u32) {
+        let place = usize::from(place);
+        let part = self.0.taken[place / PART].get_or_init(|| (0..PART).map(|_| AtomicU32::new(0)).collect());
+        part[place % PART].store(number, Ordering::Release);
     }
 
     fn release(&self, number: u32) {
         let (_, place) = split(number);
+        let place = u16::try_from(place).expect("below CAPACITY");
         let mut places = self.lock();
-        places.entries[place].taken = false;
-        places.free.push(u16::try_from(place).expect("below CAPACITY"));
+        self.set(place, 0);
+        places.free.push(place);
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {
         // Every change is a single step; a panic elsewhere leaves the table whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { places: Mutex::default(), taken: array::from_fn(|_| OnceLock::new()) }
     }
 }
 
@@ -97,29 +119,46 @@ impl fmt::Debug for Number {
 
 /// Which peer the sessions of the packet path belong to, found without a lock.
 #[derive(Debug, Default)]
-pub(crate) struct Owners(Vec<Option<(u32, Slot)>>);
+pub(crate) struct Owners {
+    places: Vec<Option<(u32, Slot)>>,
+    /// Numbers that were removed, where somebody wants to know.
+    removed: Option<Vec<u32>>,
+}
 
 impl Owners {
+    /// Notes which numbers are removed.
+    pub(crate) fn noting() -> Self {
+        Self { places: Vec::new(), removed: Some(Vec::new()) }
+    }
+
+    /// Takes the numbers that were removed since the last call.
+    pub(crate) fn take_removed(&mut self) -> Vec<u32> {
+        self.removed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
     /// Returns whose session it is.
     pub(crate) fn get(&self, number: u32) -> Option<Slot> {
         let (_, place) = split(number);
-        self.0.get(place).copied().flatten().and_then(|(known, slot)| (known == number).then_some(slot))
+        self.places.get(place).copied().flatten().and_then(|(known, slot)| (known == number).then_some(slot))
     }
 
     pub(crate) fn set(&mut self, number: u32, slot: Slot) {
         let (_, place) = split(number);
-        if self.0.len() <= place {
-            self.0.resize(place + 1, None);
+        if self.places.len() <= place {
+            self.places.resize(place + 1, None);
         }
-        self.0[place] = Some((number, slot));
+        self.places[place] = Some((number, slot));
     }
 
     pub(crate) fn remove(&mut self, number: u32) {
         let (_, place) = split(number);
-        if let Some(entry) = self.0.get_mut(place)
+        if let Some(entry) = self.places.get_mut(place)
             && entry.is_some_and(|(known, _)| known == number)
         {
             *entry = None;
+            if let Some(removed) = &mut self.removed {
+                removed.push(number);
+            }
         }
     }
 }

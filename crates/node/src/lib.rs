@@ -26,6 +26,7 @@ mod echo;
 mod handshaker;
 mod inbound;
 mod index;
+mod lanes;
 mod mix;
 mod node;
 mod offload;
@@ -36,28 +37,33 @@ mod paths;
 mod peer;
 mod reach;
 mod rekey;
+mod report;
 mod routes;
 mod segment;
 mod snapshot;
 mod timers;
 mod together;
 mod tx;
+mod worker;
 
 pub use agent::Finding;
 pub use counters::{Counters, DropReason};
 pub use echo::{Echo, NoPath, Via};
 pub use handshaker::{Handshaker, HandshakerConfig};
 pub use index::{Number, Numbers};
+pub use lanes::{News, Stray, ToNode};
 pub use node::{Delivery, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Random};
 pub use order::{Establishment, Order, Outcome};
 pub use path::Path;
 pub use paths::ChangeReason;
 pub use rekey::Timings;
+pub use report::Report;
 pub use routes::Routes;
 pub use segment::mac_of;
 pub use snapshot::{ChangeSnapshot, PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot};
 pub use together::Together;
 pub use tx::{BATCH, By, Transmit, TxQueue};
+pub use worker::Worker;
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]

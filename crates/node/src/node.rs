@@ -15,6 +15,7 @@ use mesh_wire::{NetId, NodeId};
 use crate::counters::Counters;
 use crate::early::Early;
 use crate::index::{Numbers, Owners};
+use crate::lanes::Sharing;
 use crate::offload::Succession;
 use crate::order::Order;
 use crate::path::Path;
@@ -68,6 +69,8 @@ pub struct NodeConfig {
     pub hold_until_mixed: bool,
     /// When keys are replaced.
     pub timings: Timings,
+    /// Threads that move packets, 1 to 16: this one, and a [`Worker`](crate::Worker) for each further one.
+    pub threads: u16,
 }
 
 /// Fills a slice with unpredictable bytes.
@@ -187,7 +190,7 @@ pub struct Node {
     pub(crate) roster: Arc<Roster>,
     pub(crate) peers: Vec<Peer>,
     pub(crate) by_id: BTreeMap<NodeId, Slot>,
-    pub(crate) routes: Routes<Slot>,
+    pub(crate) routes: Arc<Routes<Slot>>,
     pub(crate) succession: Succession,
     pub(crate) segment: Segment,
     pub(crate) owners: Owners,
@@ -204,6 +207,7 @@ pub struct Node {
     pub(crate) ice: bool,
     /// The relay is connected.
     pub(crate) relay: bool,
+    pub(crate) sharing: Sharing,
 }
 
 impl Node {
@@ -215,10 +219,10 @@ impl Node {
             roster: Arc::clone(&roster),
             peers: Vec::new(),
             by_id: BTreeMap::new(),
-            routes: Routes::default(),
+            routes: Arc::default(),
             succession: Succession::default(),
             segment: Segment::default(),
-            owners: Owners::default(),
+            owners: if config.threads > 1 { Owners::noting() } else { Owners::default() },
             early: Early::default(),
             late: VecDeque::new(),
             deadlines: BTreeSet::new(),
@@ -229,6 +233,7 @@ impl Node {
             candidates: Candidates::default(),
             ice: false,
             relay: true,
+            sharing: Sharing::new(config.threads),
             config,
         };
         node.stand_on(roster);
@@ -288,8 +293,9 @@ impl Node {
         let slot = Slot(self.peers.len());
         self.peers.push(Peer::new(leaf.node_id, leaf.name.to_string()));
         self.by_id.insert(leaf.node_id, slot);
-        add_routes(&mut self.routes, leaf, slot);
+        add_routes(Arc::make_mut(&mut self.routes), leaf, slot);
         self.segment.add_member(leaf.node_id, Some(slot));
+        self.share_routes();
         slot
     }
 
@@ -314,7 +320,7 @@ impl Node {
         self.deadlines.clear();
         self.segment = Segment::default();
         self.segment.add_member(self.config.own, None);
-        self.routes = Routes::default();
+        let mut routes = Routes::default();
         for leaf in roster.leaves().iter().filter(|leaf| leaf.node_id != self.config.own) {
             let slot = Slot(self.peers.len());
             let mut peer = before
@@ -328,13 +334,15 @@ impl Node {
                 self.deadlines.insert((at, slot));
             }
             self.by_id.insert(leaf.node_id, slot);
-            add_routes(&mut self.routes, leaf, slot);
+            add_routes(&mut routes, leaf, slot);
             self.segment.add_member(leaf.node_id, Some(slot));
             self.peers.push(peer);
         }
         for live in before.values().flat_map(|peer| &peer.sessions) {
             self.owners.remove(live.number.get());
         }
+        self.routes = Arc::new(routes);
+        self.share_routes();
         self.roster = roster;
     }
 }

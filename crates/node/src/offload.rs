@@ -42,55 +42,66 @@ enum State {
     Continued,
 }
 
-impl Node {
-    /// Seals a packet of the device as one frame, or as one for each of its segments.
-    pub(crate) fn seal_packet(
-        &mut self,
-        now: Instant,
-        slot: Slot,
-        at: usize,
-        (packet, offload): (&[u8], &Offload),
-        tx: &mut TxQueue,
-    ) -> Result<Sealed, DropReason> {
-        let limit = usize::from(self.peers[slot.0].paths.limit());
-        if packet.len() > limit && self.longest_part(packet, offload) > limit {
-            return self.seal_beyond(now, (slot, at), (packet, offload), tx);
-        }
-        self.seal_along(now, (slot, at), self.way(now, slot), (packet, offload), tx)
-    }
+/// What the frames of a node have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) link: Link,
+    /// The largest inner packet in bytes.
+    pub(crate) mtu: u16,
+    /// The longest payload that the path carries, where that is less than what the node may send.
+    pub(crate) clamp: Option<usize>,
+}
 
-    /// The same over a way that carries it.
-    pub(crate) fn seal_along(
+/// Whoever seals frames for one peer.
+pub(crate) trait Seal {
+    /// Seals one frame, whose payload of `length` zero bytes `fill` fills; false when the key is used up.
+    fn seal(&mut self, kind: PayloadKind, length: usize, fill: impl FnOnce(&mut [u8])) -> bool;
+}
+
+/// A packet of the device, and what it is sealed with.
+struct Packing<'p, S> {
+    form: Form,
+    packet: &'p [u8],
+    network: Option<usize>,
+    seal: &'p mut S,
+}
+
+impl Succession {
+    /// Seals a packet of the device as one frame, or as one for each of its segments.
+    pub(crate) fn pack(
         &mut self,
-        now: Instant,
-        (slot, at): (Slot, usize),
-        way: Way,
+        form: Form,
+        slot: Slot,
         (packet, offload): (&[u8], &Offload),
-        tx: &mut TxQueue,
+        seal: &mut impl Seal,
     ) -> Result<Sealed, DropReason> {
-        let network = self.network_offset(packet);
-        let way = Way { class: traffic_class(packet, network), ..way };
+        let mut packing = Packing { form, packet, network: form.network_offset(packet), seal };
         if offload.segments.is_some() {
-            self.succession.slot = None;
-            let split = Split::new(packet, network.ok_or(DropReason::NotAPacket)?, offload);
-            let split = split.map_err(|_| DropReason::NotAPacket)?;
-            return self.seal_segments(now, slot, at, way, &split, tx);
+            self.slot = None;
+            return packing.segments(offload);
         }
-        let state = match (offload.checksum, network.and_then(|network| Layout::find(packet, network))) {
+        let layout = packing.network.and_then(|network| Layout::find(packet, network));
+        let state = match (offload.checksum, layout) {
             (Some(checksum), Some(layout)) if layout.partial() == Some(checksum) => {
-                let Succession { flow, slot: before } = &mut self.succession;
-                if *before != Some(slot) {
-                    flow.forget();
-                    *before = Some(slot);
+                if self.slot != Some(slot) {
+                    self.flow.forget();
+                    self.slot = Some(slot);
                 }
-                if flow.continues(packet, &layout) { State::Continued } else { State::Partial }
+                if self.flow.continues(packet, &layout) { State::Continued } else { State::Partial }
             }
             _ => {
-                self.succession.slot = None;
+                self.slot = None;
                 State::Whole
             }
         };
-        let clamp = self.clamp(slot).zip(network);
+        packing.whole(offload, state)
+    }
+}
+
+impl<S: Seal> Packing<'_, S> {
+    fn whole(&mut self, offload: &Offload, state: State) -> Result<Sealed, DropReason> {
+        let packet = self.packet;
+        let clamp = self.form.clamp.zip(self.network);
         let fill = |out: &mut [u8]| {
             let out = &mut out[..packet.len()];
             out.copy_from_slice(packet);
@@ -101,23 +112,17 @@ impl Node {
                 checksum.complete(out);
             }
         };
-        let length = self.padded_len(slot, packet.len());
-        if self.seal(now, slot, at, way, (self.kind(state), length), fill, tx) {
+        let length = self.form.padded_len(packet.len());
+        if self.seal.seal(self.form.kind(state), length, fill) {
             Ok(Sealed { frames: 1, longest: length })
         } else {
             Err(DropReason::KeyExhausted)
         }
     }
 
-    fn seal_segments(
-        &mut self,
-        now: Instant,
-        slot: Slot,
-        at: usize,
-        way: Way,
-        split: &Split<'_>,
-        tx: &mut TxQueue,
-    ) -> Result<Sealed, DropReason> {
+    fn segments(&mut self, offload: &Offload) -> Result<Sealed, DropReason> {
+        let network = self.network.ok_or(DropReason::NotAPacket)?;
+        let split = Split::new(self.packet, network, offload).map_err(|_| DropReason::NotAPacket)?;
         let plain = split.is_plain();
         let count = split.count();
         for number in 0..count {
@@ -133,12 +138,93 @@ impl Node {
                     split.checksum().complete(&mut out[..length]);
                 }
             };
-            let kind = (self.kind(state), self.padded_len(slot, length));
-            if !self.seal(now, slot, at, way, kind, fill, tx) {
+            if !self.seal.seal(self.form.kind(state), self.form.padded_len(length), fill) {
                 return Err(DropReason::KeyExhausted);
             }
         }
-        Ok(Sealed { frames: u64::try_from(count).unwrap_or(0), longest: self.padded_len(slot, split.len(0)) })
+        let longest = self.form.padded_len(split.len(0));
+        Ok(Sealed { frames: u64::try_from(count).unwrap_or(0), longest })
+    }
+}
+
+impl Form {
+    /// Bytes in front of the IP header of a packet; none where it carries no IP.
+    pub(crate) fn network_offset(self, packet: &[u8]) -> Option<usize> {
+        match self.link {
+            Link::Ip => Some(0),
+            Link::Ethernet => network_offset(packet),
+        }
+    }
+
+    fn kind(self, state: State) -> PayloadKind {
+        match (self.link, state) {
+            (Link::Ip, State::Whole) => PayloadKind::Ip,
+            (Link::Ip, State::Partial) => PayloadKind::IpPartial,
+            (Link::Ip, State::Continued) => PayloadKind::IpContinued,
+            (Link::Ethernet, State::Whole) => PayloadKind::Ethernet,
+            (Link::Ethernet, State::Partial) => PayloadKind::EthernetPartial,
+            (Link::Ethernet, State::Continued) => PayloadKind::EthernetContinued,
+        }
+    }
+
+    fn padded_len(self, length: usize) -> usize {
+        match self.link {
+            Link::Ip => padded_len(length, usize::from(self.mtu)),
+            Link::Ethernet => length,
+        }
+    }
+}
+
+/// Seals under a session of the node.
+struct UnderSession<'n, 't> {
+    node: &'n mut Node,
+    now: Instant,
+    slot: Slot,
+    at: usize,
+    way: Way,
+    tx: &'t mut TxQueue,
+}
+
+impl Seal for UnderSession<'_, '_> {
+    fn seal(&mut self, kind: PayloadKind, length: usize, fill: impl FnOnce(&mut [u8])) -> bool {
+        self.node.seal(self.now, self.slot, self.at, self.way, (kind, length), fill, self.tx)
+    }
+}
+
+impl Node {
+    /// Seals a packet of the device, which `way` leads to its receiver, under one of the peer's sessions.
+    pub(crate) fn seal_packet(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        (at, way): (usize, Way),
+        (packet, offload): (&[u8], &Offload),
+        tx: &mut TxQueue,
+    ) -> Result<Sealed, DropReason> {
+        let limit = usize::from(self.peers[slot.0].paths.limit());
+        if packet.len() > limit && self.longest_part(packet, offload) > limit {
+            return self.seal_beyond(now, (slot, at), (packet, offload), tx);
+        }
+        self.seal_along(now, (slot, at), way, (packet, offload), tx)
+    }
+
+    /// The same over a way that carries it.
+    pub(crate) fn seal_along(
+        &mut self,
+        now: Instant,
+        (slot, at): (Slot, usize),
+        way: Way,
+        (packet, offload): (&[u8], &Offload),
+        tx: &mut TxQueue,
+    ) -> Result<Sealed, DropReason> {
+        let limit = self.peers[slot.0].paths.limit();
+        let form = Form { mtu: self.config.mtu.min(limit), clamp: self.clamp(slot), ..self.form() };
+        let way = Way { class: traffic_class(packet, form.network_offset(packet)), ..way };
+        let mut succession = std::mem::take(&mut self.succession);
+        let mut seal = UnderSession { node: self, now, slot, at, way, tx };
+        let sealed = succession.pack(form, slot, (packet, offload), &mut seal);
+        self.succession = succession;
+        sealed
     }
 
     /// The length of a packet, or of the longest of those that it is to be cut into.
@@ -154,31 +240,11 @@ impl Node {
     /// Bytes in front of the IP header of a packet; none where it carries no IP.
     #[must_use]
     pub fn network_offset(&self, packet: &[u8]) -> Option<usize> {
-        match self.config.link {
-            Link::Ip => Some(0),
-            Link::Ethernet => network_offset(packet),
-        }
+        self.form().network_offset(packet)
     }
 
-    fn kind(&self, state: State) -> PayloadKind {
-        match (self.config.link, state) {
-            (Link::Ip, State::Whole) => PayloadKind::Ip,
-            (Link::Ip, State::Partial) => PayloadKind::IpPartial,
-            (Link::Ip, State::Continued) => PayloadKind::IpContinued,
-            (Link::Ethernet, State::Whole) => PayloadKind::Ethernet,
-            (Link::Ethernet, State::Partial) => PayloadKind::EthernetPartial,
-            (Link::Ethernet, State::Continued) => PayloadKind::EthernetContinued,
-        }
-    }
-
-    fn padded_len(&self, slot: Slot, length: usize) -> usize {
-        match self.config.link {
-            Link::Ip => {
-                let limit = self.peers[slot.0].paths.limit();
-                padded_len(length, usize::from(self.config.mtu.min(limit)))
-            }
-            Link::Ethernet => length,
-        }
+    pub(crate) const fn form(&self) -> Form {
+        Form { link: self.config.link, mtu: self.config.mtu, clamp: None }
     }
 }
 

@@ -17,11 +17,11 @@ use crate::segment::{Target, receiver};
 use crate::tx::TxQueue;
 
 /// Packets beyond this may meet a path that only carries shorter ones: what every IPv6 network carries is below it.
-const LONG: usize = 1200;
+pub(crate) const LONG: usize = 1200;
 /// On a path with a limit, packets count as long that are less than this below it.
 const BELOW: usize = 64;
-/// The lane of a single worker over the relay.
-const LANE: u16 = 0;
+/// The lane of the first thread, and of what goes over the relay.
+pub(crate) const LANE: u16 = 0;
 
 /// Where a frame goes.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub(crate) struct Way {
     pub(crate) class: u8,
     /// It is not to leave together with others.
     pub(crate) single: bool,
+    /// The thread whose flow it is of.
+    pub(crate) lane: u16,
 }
 
 impl Node {
@@ -90,7 +92,8 @@ impl Node {
         let Some(at) = self.data_session(now.instant, slot) else {
             return self.queue_packet(now, slot, packet, offload);
         };
-        let sealed = self.seal_packet(now.instant, slot, at, (packet, offload), tx);
+        let way = self.data_way(now.instant, slot);
+        let sealed = self.seal_packet(now.instant, slot, (at, way), (packet, offload), tx);
         let sealed = match sealed {
             Ok(sealed) => sealed,
             Err(reason) => {
@@ -103,13 +106,20 @@ impl Node {
         let peer = &mut self.peers[slot.0];
         peer.traffic.tx_packets += sealed.frames;
         peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
+        let limit = usize::from(peer.paths.limit());
+        let long = sealed.longest > LONG.min(limit.saturating_sub(BELOW));
+        self.sent_data(now, slot, at, long, tx);
+    }
+
+    /// Notes that data went to a peer under one of its sessions.
+    pub(crate) fn sent_data(&mut self, now: Now, slot: Slot, at: usize, long: bool, tx: &mut TxQueue) {
+        let peer = &mut self.peers[slot.0];
         let arm = peer.unanswered_since.is_none();
         peer.unanswered_since.get_or_insert(now.instant);
         if arm {
             self.arm(slot, now.instant + crate::timers::DEAD_AFTER);
         }
-        let limit = usize::from(self.peers[slot.0].paths.limit());
-        let (setting, long) = (self.setting(slot), sealed.longest > LONG.min(limit.saturating_sub(BELOW)));
+        let setting = self.setting(slot);
         if self.peers[slot.0].paths.sends(now.instant, long, setting) {
             self.arm_paths(slot);
         }
@@ -151,7 +161,7 @@ impl Node {
         message: &Control<'_>,
         tx: &mut TxQueue,
     ) -> bool {
-        let way = Way { path, also: None, class: 0, single: false };
+        let way = Way { path, also: None, class: 0, single: false, lane: LANE };
         self.send_control_by(now, slot, number, way, message, tx)
     }
 
@@ -195,7 +205,15 @@ impl Node {
     pub(crate) fn way(&self, now: Instant, slot: Slot) -> Way {
         let paths = &self.peers[slot.0].paths;
         let path = paths.current();
-        Way { path, also: paths.also(now, self.setting(slot)), class: 0, single: paths.is_single(now, path) }
+        let also = paths.also(now, self.setting(slot));
+        Way { path, also, class: 0, single: paths.is_single(now, path), lane: LANE }
+    }
+
+    /// The same for packets, on the lane of the thread whose packet is handled.
+    pub(crate) fn data_way(&self, now: Instant, slot: Slot) -> Way {
+        let way = self.way(now, slot);
+        let alone = matches!(way.path, Path::Udp(_)) && way.also.is_none();
+        Way { lane: if alone { self.sharing.origin } else { LANE }, ..way }
     }
 
     /// Seals one frame, whose payload of `length` zero bytes `fill` fills; false when the key is used up.
@@ -215,7 +233,11 @@ impl Node {
         let frame = tx.frame(way.path, sealed, way.class);
         fill(&mut frame[PAYLOAD_OFFSET..PAYLOAD_OFFSET + length]);
         let live = &mut peer.sessions[at];
-        if live.session.seal(LANE, kind, frame).is_err() {
+        let sealed_frame = match live.lane(way.lane) {
+            Some(lane) => lane.seal(kind, frame),
+            None => live.session.seal(LANE, kind, frame),
+        };
+        if sealed_frame.is_err() {
             tx.cancel(way.path, sealed);
             return false;
         }
@@ -237,8 +259,9 @@ impl Node {
         }
         let network = self.network_offset(packet);
         let queue = &mut self.peers[slot.0].queue;
+        let lane = self.sharing.origin;
         let whole = for_each_whole(packet, network, offload, |whole| {
-            for _ in 0..queue.push(now.instant, whole) {
+            for _ in 0..queue.push(now.instant, lane, whole) {
                 self.counters.count(DropReason::QueueFull);
             }
         });

@@ -600,6 +600,11 @@ impl Paths {
         matches!(self.current, Path::Relay(_)) || !self.is_sure(now)
     }
 
+    /// Until when the direct path in use leads to the peer for certain, if nothing more is heard.
+    pub(crate) fn sure_until(&self) -> Option<Instant> {
+        self.data.heard.map(|at| at + SURE)
+    }
+
     fn is_sure(&self, now: Instant) -> bool {
         let direct = matches!(self.current, Path::Udp(_));
         direct && self.data.heard.is_some_and(|at| now.duration_since(at) < SURE)

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use mesh_session::Session;
 use mesh_session::handshake::HandshakeError;
+use mesh_session::{LaneSealer, Session};
 use mesh_wire::NodeId;
 
 use crate::agent::Agent;
 use crate::bucket::Bucket;
 use crate::contact::MIX_PATIENCE;
 use crate::index::Number;
+use crate::lanes::Grant;
 use crate::path::Path;
 use crate::paths::Paths;
 use crate::rekey::{Follow, Lead};
@@ -71,6 +72,8 @@ pub(crate) struct Peer {
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
     pub(crate) last_error: Option<HandshakeError>,
+    /// How workers may send to it.
+    pub(crate) granted: Option<Grant>,
 }
 
 /// A question whether a session still stands.
@@ -118,6 +121,10 @@ pub(crate) struct Live {
     pub(crate) mixing: Option<Mixing>,
     /// The hash of the peer's TLS public key, another one after each start of it.
     pub(crate) tls_pin: [u8; 32],
+    /// The lanes of workers that may not send yet, one for each worker; nothing where the lanes are not divided.
+    pub(crate) lanes: Vec<Option<LaneSealer>>,
+    /// Frames that the lane of a worker has sealed, the most of all.
+    pub(crate) lanes_sealed: u64,
 }
 
 /// The numbers of the session that follows once the exporter is there.
@@ -130,7 +137,8 @@ pub(crate) struct Mixing {
 /// Packets that wait for a session, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    packets: VecDeque<(Instant, Vec<u8>)>,
+    /// When each came, and from which thread.
+    packets: VecDeque<(Instant, u16, Vec<u8>)>,
     bytes: usize,
 }
 
@@ -161,6 +169,7 @@ impl Peer {
             last_received: None,
             traffic: Traffic::default(),
             last_error: None,
+            granted: None,
         }
     }
 
@@ -303,15 +312,38 @@ impl Live {
             mixed: self.mixed,
             mixing: None,
             tls_pin: self.tls_pin,
+            lanes: Vec::new(),
+            lanes_sealed: 0,
         }
+    }
+
+    /// Returns the lane of a thread that is still kept here for it.
+    pub(crate) fn lane(&mut self, thread: u16) -> Option<&mut LaneSealer> {
+        self.lanes.get_mut(usize::from(thread).checked_sub(1)?)?.as_mut()
+    }
+
+    /// Returns how many frames were sealed on the lanes of the thread that sealed most.
+    pub(crate) fn sealed(&self) -> u64 {
+        let kept = self.lanes.iter().flatten().map(LaneSealer::sealed).max().unwrap_or(0);
+        self.session.sealed().max(self.lanes_sealed).max(kept)
+    }
+}
+
+impl Traffic {
+    /// Adds what went elsewhere.
+    pub(crate) const fn add(&mut self, more: Self) {
+        self.rx_packets += more.rx_packets;
+        self.rx_bytes += more.rx_bytes;
+        self.tx_packets += more.tx_packets;
+        self.tx_bytes += more.tx_bytes;
     }
 }
 
 impl Queue {
     /// Appends a packet and returns how many older ones had to go.
-    pub(crate) fn push(&mut self, now: Instant, packet: &[u8]) -> usize {
+    pub(crate) fn push(&mut self, now: Instant, lane: u16, packet: &[u8]) -> usize {
         self.bytes += packet.len();
-        self.packets.push_back((now, packet.to_vec()));
+        self.packets.push_back((now, lane, packet.to_vec()));
         let mut dropped = 0;
         while self.packets.len() > QUEUE_PACKETS || self.bytes > QUEUE_BYTES {
             if self.pop().is_none() {
@@ -322,16 +354,17 @@ impl Queue {
         dropped
     }
 
-    pub(crate) fn pop(&mut self) -> Option<Vec<u8>> {
-        let (_, packet) = self.packets.pop_front()?;
+    /// Takes the oldest packet, with the thread that it came from.
+    pub(crate) fn pop(&mut self) -> Option<(u16, Vec<u8>)> {
+        let (_, lane, packet) = self.packets.pop_front()?;
         self.bytes -= packet.len();
-        Some(packet)
+        Some((lane, packet))
     }
 
     /// Drops what waited too long and returns how many that were.
     pub(crate) fn expire(&mut self, now: Instant) -> usize {
         let mut dropped = 0;
-        while self.packets.front().is_some_and(|(at, _)| now.duration_since(*at) >= QUEUE_AGE) {
+        while self.packets.front().is_some_and(|(at, ..)| now.duration_since(*at) >= QUEUE_AGE) {
             self.pop();
             dropped += 1;
         }
@@ -339,7 +372,7 @@ impl Queue {
     }
 
     pub(crate) fn oldest(&self) -> Option<Instant> {
-        self.packets.front().map(|(at, _)| *at)
+        self.packets.front().map(|(at, ..)| *at)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -357,12 +390,12 @@ mod tests {
         let now = Instant::now();
         let mut queue = Queue::default();
         for number in 0..QUEUE_PACKETS {
-            assert_eq!(queue.push(now, &number.to_le_bytes()), 0);
+            assert_eq!(queue.push(now, 0, &number.to_le_bytes()), 0);
         }
-        assert_eq!(queue.push(now, b"next"), 1);
-        assert_eq!(queue.pop().unwrap(), 1usize.to_le_bytes());
-        assert!(queue.push(now, &vec![0; QUEUE_BYTES]) > 0);
-        assert_eq!(queue.pop().map(|p| p.len()), Some(QUEUE_BYTES));
+        assert_eq!(queue.push(now, 0, b"next"), 1);
+        assert_eq!(queue.pop().unwrap().1, 1usize.to_le_bytes());
+        assert!(queue.push(now, 0, &vec![0; QUEUE_BYTES]) > 0);
+        assert_eq!(queue.pop().map(|(_, p)| p.len()), Some(QUEUE_BYTES));
         assert!(queue.is_empty());
         assert_eq!(queue.bytes, 0);
     }
@@ -371,9 +404,9 @@ mod tests {
     fn queue_forgets_what_waited_too_long() {
         let now = Instant::now();
         let mut queue = Queue::default();
-        queue.push(now, b"old");
-        queue.push(now + Duration::from_secs(1), b"new");
+        queue.push(now, 0, b"old");
+        queue.push(now + Duration::from_secs(1), 3, b"new");
         assert_eq!(queue.expire(now + QUEUE_AGE), 1);
-        assert_eq!(queue.pop().unwrap(), b"new");
+        assert_eq!(queue.pop().unwrap(), (3, b"new".to_vec()));
     }
 }

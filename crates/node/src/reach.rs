@@ -107,6 +107,7 @@ impl Node {
 
     /// Sees to it that the paths are looked at when they are due.
     pub(crate) fn arm_paths(&mut self, slot: Slot) {
+        self.unsettle(slot);
         if let Some(due) = self.peers[slot.0].paths.due() {
             self.arm(slot, due);
         }
@@ -262,6 +263,7 @@ impl Node {
     }
 
     fn moved(&mut self, slot: Slot) {
+        self.unsettle(slot);
         let peer = &mut self.peers[slot.0];
         // What was measured belongs to another way.
         peer.rtt = peer.paths.rtt();

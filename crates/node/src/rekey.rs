@@ -118,7 +118,7 @@ impl Node {
         let index = live.number.get();
         let under_way =
             peer.lead.is_some() || peer.follow.as_ref().is_some_and(|follow| follow.under == index);
-        let worn = live.session.sealed() >= self.config.timings.frames.min(live.session.limit() / 2);
+        let worn = live.sealed() >= self.config.timings.frames.min(live.session.limit() / 2);
         if !under_way && (worn || age >= self.config.timings.rekey + patience) {
             self.lead_rekey(now, slot, at, tx);
         }

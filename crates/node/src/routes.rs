@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Longest-prefix match from inner addresses to peers, whatever stands for them; the same table serves sending and the
 /// check of sources.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Routes<Peer> {
     hosts: HashMap<IpAddr, Peer>,
     /// One map per prefix length and family that occurs, longest first.

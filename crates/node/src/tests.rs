@@ -1,6 +1,6 @@
 //! Two and three nodes in one process, with a clock of our own and a carrier that tests may cut, drop and reorder.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use mesh_session::handshake::Local;
 use mesh_session::{AeadKind, ProviderKind};
 use mesh_wire::NodeId;
 use mesh_wire::fragment::FRAGMENT;
+use mesh_wire::frame::FrameHeader;
 use mesh_wire::roster::{Link as WireLink, RosterSettings};
 use zeroize::Zeroizing;
 
@@ -18,6 +19,7 @@ use crate::*;
 mod beyond;
 mod crossing;
 mod direct;
+mod threads;
 
 const UNIX: u64 = 1_800_000_000;
 const YEAR: u64 = 365 * 86_400;
@@ -51,7 +53,13 @@ struct World {
     delivered: BTreeMap<NodeId, Vec<Vec<u8>>>,
     events: BTreeMap<NodeId, Vec<NodeEvent>>,
     datagrams: usize,
+    /// Threads of each node, and frames on the lanes of those beside the first.
+    threads: BTreeMap<NodeId, u16>,
+    lanes: BTreeMap<(NodeId, u16), Arriving>,
 }
+
+/// Frames on their way to a thread, and what each came over.
+type Arriving = VecDeque<(Path, Vec<u8>)>;
 
 fn member(name: &str) -> NewMember {
     NewMember {
@@ -106,6 +114,8 @@ impl World {
             delivered: BTreeMap::new(),
             events: BTreeMap::new(),
             datagrams: 0,
+            threads: BTreeMap::new(),
+            lanes: BTreeMap::new(),
         };
         change(&mut world);
         for id in ids {
@@ -130,6 +140,7 @@ impl World {
             direct: self.direct,
             hold_until_mixed: self.mixes,
             timings: self.timings,
+            threads: self.threads.get(&id).copied().unwrap_or(1),
         };
         let handshaker = HandshakerConfig {
             local: Local {
@@ -217,6 +228,12 @@ impl World {
         let segment = transmit.segment.map_or(transmit.payload.len(), usize::from);
         for datagram in transmit.payload.chunks_mut(segment) {
             if matches!(path, Path::Udp(_)) && datagram.len() > self.udp_limit {
+                continue;
+            }
+            let thread = FrameHeader::parse(datagram)
+                .map_or(0, |header| header.lane % self.threads.get(&to).copied().unwrap_or(1));
+            if thread > 0 && matches!(path, Path::Udp(_)) {
+                self.lanes.entry((to, thread)).or_default().push_back((path, datagram.to_vec()));
                 continue;
             }
             for delivered in node.handle_datagram(now, path, datagram, &mut answer) {
@@ -994,16 +1011,15 @@ fn handshake_over_udp_survives_a_long_way() {
         let node = world.nodes.get_mut(&a).unwrap();
         node.with_node(now, &mut tx, |node, tx| node.handle_packet(now, &packet, tx));
         // Every datagram takes its time, so that a HELLO is repeated before its CHALLENGE can be back.
-        let mut in_flight = std::collections::VecDeque::new();
+        let mut in_flight = VecDeque::new();
         let delay = Duration::from_millis(delay);
-        let fly =
-            |world: &World, from: NodeId, mut tx: TxQueue, in_flight: &mut std::collections::VecDeque<_>| {
-                while let Some(transmit) = tx.pop() {
-                    if let Some((to, path)) = world.resolve(from, transmit.to) {
-                        in_flight.push_back((world.now + delay, to, path, transmit));
-                    }
+        let fly = |world: &World, from: NodeId, mut tx: TxQueue, in_flight: &mut VecDeque<_>| {
+            while let Some(transmit) = tx.pop() {
+                if let Some((to, path)) = world.resolve(from, transmit.to) {
+                    in_flight.push_back((world.now + delay, to, path, transmit));
                 }
-            };
+            }
+        };
         fly(&world, a, tx, &mut in_flight);
         let end = world.now + Duration::from_secs(3);
         while world.now < end && world.delivered.is_empty() {

@@ -74,6 +74,7 @@ impl Node {
         self.retry_rekey(now, slot, tx);
         self.paths_timeout(now, slot, tx);
         self.dial_for_queue(instant, slot);
+        self.unsettle(slot);
         self.rearm(instant, slot);
     }
 

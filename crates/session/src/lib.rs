@@ -30,4 +30,6 @@ pub use pq::{KemSecret, PqError, PqProvider, ProviderKind, SharedSecret};
 pub use rekey::{Rekey, RekeyError};
 pub use replay::ReplayWindow;
 pub use secret::Secret;
-pub use session::{OpenError, Opened, SealError, Session, wipe_after_sessions};
+pub use session::{
+    LaneOpener, LaneSealer, Lanes, OpenError, Opened, SealError, Session, wipe_after_sessions,
+};

@@ -1,7 +1,10 @@
 //! One established session: sealing with counters per lane, opening with a replay window per lane.
 
+mod lanes;
+
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 
 use mesh_identity::wipe_stack;
 use mesh_wire::WireError;
@@ -12,6 +15,8 @@ use crate::aead::{Aead, AeadProvider};
 use crate::kdf::Prk;
 use crate::replay::ReplayWindow;
 use crate::secret::Secret;
+
+pub use self::lanes::{LaneOpener, LaneSealer, Lanes};
 
 /// Frames that one key of ChaCha20-Poly1305 may seal over all its lanes.
 const MAX_FRAMES: u64 = 1 << 60;
@@ -68,12 +73,14 @@ pub struct Session {
     pub(crate) remote: Side,
     /// None once it was used for the session that follows.
     pub(crate) chain: Option<Secret<64>>,
-    sealer: Box<dyn Aead>,
-    opener: Box<dyn Aead>,
+    sealer: Arc<dyn Aead>,
+    opener: Arc<dyn Aead>,
     counters: Vec<u64>,
     windows: Vec<Option<ReplayWindow>>,
     sealed: u64,
     forgeries: u64,
+    /// Among how many threads the lanes are divided.
+    threads: u16,
 }
 
 /// A frame that authenticated.
@@ -108,6 +115,9 @@ pub enum OpenError {
     /// Its lane was not granted.
     #[error("lane was not granted")]
     Lane,
+    /// Its lane is of the thread with this number.
+    #[error("lane is of thread {0}")]
+    Elsewhere(u16),
     /// Its counter was seen before or is too old.
     #[error("frame was received before")]
     Replayed,
@@ -135,12 +145,13 @@ impl Session {
             local,
             remote,
             chain: Some(keys.chain),
-            sealer: aead.session_key(suite, &keys.send),
-            opener: aead.session_key(suite, &keys.receive),
+            sealer: aead.session_key(suite, &keys.send).into(),
+            opener: aead.session_key(suite, &keys.receive).into(),
             counters: vec![0; usize::from(remote.lanes)],
             windows: (0..local.lanes).map(|_| None).collect(),
             sealed: 0,
             forgeries: 0,
+            threads: 1,
         }
     }
 
@@ -162,16 +173,18 @@ impl Session {
         self.role == Role::Initiator
     }
 
-    /// Returns how many frames the key has sealed, of those that it may.
+    /// Returns how many frames the key has sealed here, of those that it may.
     #[must_use]
     pub const fn sealed(&self) -> u64 {
         self.sealed
     }
 
-    /// Returns how many frames the key may seal: 2^60, or 2^26 with AES-256-GCM.
+    /// Returns how many frames the key may seal here: 2^60, or 2^26 with AES-256-GCM, divided by the number of threads
+    /// that seal.
     #[must_use]
     pub const fn limit(&self) -> u64 {
-        if self.suite == SUITE_AES { MAX_FRAMES_AES } else { MAX_FRAMES }
+        let limit = if self.suite == SUITE_AES { MAX_FRAMES_AES } else { MAX_FRAMES };
+        limit / self.threads as u64
     }
 
     /// Returns the suite that both sides agreed on.
@@ -198,19 +211,16 @@ impl Session {
     /// When `frame` is shorter than [`OVERHEAD`].
     pub fn seal(&mut self, lane: u16, kind: PayloadKind, frame: &mut [u8]) -> Result<(), SealError> {
         let limit = self.limit();
-        let counter = self.counters.get_mut(usize::from(lane)).ok_or(SealError::Lane(lane))?;
+        let mine = self.owner_elsewhere(lane).is_none();
+        let counter = self.counters.get_mut(usize::from(lane)).filter(|_| mine);
+        let counter = counter.ok_or(SealError::Lane(lane))?;
         if self.sealed >= limit {
             return Err(SealError::Exhausted);
         }
         let header = FrameHeader { lane, receiver: self.remote.index, counter: *counter };
         *counter += 1;
         self.sealed += 1;
-
-        let (head, rest) = frame.split_at_mut(HEADER);
-        head.copy_from_slice(&header.encode());
-        let (body, tag) = rest.split_at_mut(rest.len() - TAG);
-        body[0] = kind.to_byte();
-        tag.copy_from_slice(&self.sealer.seal_in_place(&header.nonce(), head, body));
+        seal_frame(&*self.sealer, &header, kind, frame);
         Ok(())
     }
 
@@ -226,20 +236,43 @@ impl Session {
         if self.forgeries >= MAX_FORGERIES {
             return Err(OpenError::Spent);
         }
-        let window = self.windows.get_mut(usize::from(header.lane)).ok_or(OpenError::Lane)?;
-        if window.as_ref().is_some_and(|window| !window.is_fresh(header.counter)) {
-            return Err(OpenError::Replayed);
+        if let Some(thread) = self.owner_elsewhere(header.lane) {
+            return Err(OpenError::Elsewhere(thread));
         }
-        let (head, body) = frame.split_at_mut(HEADER);
-        let Ok(plain) = self.opener.open_in_place(&header.nonce(), head, body) else {
-            self.forgeries += 1;
-            return Err(OpenError::Forged);
-        };
-        window.get_or_insert_with(ReplayWindow::new).accept(header.counter);
-        let (kind, payload) = plain.split_first_mut().ok_or(OpenError::Malformed(WireError::Truncated))?;
-        let kind = PayloadKind::from_byte(*kind).map_err(OpenError::Malformed)?;
-        Ok(Opened { kind, payload })
+        let window = self.windows.get_mut(usize::from(header.lane)).ok_or(OpenError::Lane)?;
+        open_frame(&*self.opener, &header, window, &mut self.forgeries, frame)
     }
+}
+
+/// Writes header, type and tag of a frame around its payload, which is sealed in place.
+fn seal_frame(key: &dyn Aead, header: &FrameHeader, kind: PayloadKind, frame: &mut [u8]) {
+    let (head, rest) = frame.split_at_mut(HEADER);
+    head.copy_from_slice(&header.encode());
+    let (body, tag) = rest.split_at_mut(rest.len() - TAG);
+    body[0] = kind.to_byte();
+    tag.copy_from_slice(&key.seal_in_place(&header.nonce(), head, body));
+}
+
+/// Opens a frame of a lane in place and accepts its counter.
+fn open_frame<'a>(
+    key: &dyn Aead,
+    header: &FrameHeader,
+    window: &mut Option<ReplayWindow>,
+    forgeries: &mut u64,
+    frame: &'a mut [u8],
+) -> Result<Opened<'a>, OpenError> {
+    if window.as_ref().is_some_and(|window| !window.is_fresh(header.counter)) {
+        return Err(OpenError::Replayed);
+    }
+    let (head, body) = frame.split_at_mut(HEADER);
+    let Ok(plain) = key.open_in_place(&header.nonce(), head, body) else {
+        *forgeries += 1;
+        return Err(OpenError::Forged);
+    };
+    window.get_or_insert_with(ReplayWindow::new).accept(header.counter);
+    let (kind, payload) = plain.split_first_mut().ok_or(OpenError::Malformed(WireError::Truncated))?;
+    let kind = PayloadKind::from_byte(*kind).map_err(OpenError::Malformed)?;
+    Ok(Opened { kind, payload })
 }
 
 impl Drop for Session {

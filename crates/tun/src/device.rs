@@ -26,6 +26,10 @@ use crate::{DeviceConfig, DeviceError, Holder, Mode};
 #[derive(Debug)]
 pub struct Device {
     io: DeviceIo,
+    /// The queues beside that one.
+    further: Vec<DeviceIo>,
+    /// Why there are none, where some were wanted.
+    refused: Option<io::Error>,
     config: DeviceConfig,
     index: u32,
     routes: BTreeSet<IpNet>,
@@ -41,6 +45,15 @@ impl Device {
     /// # Errors
     /// See [`DeviceError`]; an interface created on the way is removed again.
     pub async fn create(config: &DeviceConfig) -> Result<Self, DeviceError> {
+        Self::create_with_queues(config, 1).await
+    }
+
+    /// The same with several queues, among which the kernel distributes flows. Where it does not make so many, there is one:
+    /// see [`Device::refused`].
+    ///
+    /// # Errors
+    /// As for [`Device::create`].
+    pub async fn create_with_queues(config: &DeviceConfig, queues: u16) -> Result<Self, DeviceError> {
         config.check()?;
         let name = &config.name;
         let failed = |action: &str, source| netlink_error(name, action, source);
@@ -48,19 +61,29 @@ impl Device {
         if let Some(link) = netlink.link(name).await.map_err(|source| failed("look it up", source))? {
             return Err(DeviceError::InUse { name: name.clone(), holder: link.into() });
         }
-        let fd = sys::open(name, config.mode, config.offload).map_err(|error| open_error(name, error))?;
+        let (fd, further, refused) = match open_queues(config, queues) {
+            Ok((fd, further)) => (fd, further, None),
+            Err(error) => {
+                let fd = sys::open(name, config.mode, config.offload);
+                (fd.map_err(|error| open_error(name, error))?, Vec::new(), error)
+            }
+        };
         let offload = if config.offload { Capabilities::ask(&fd) } else { Capabilities::default() };
         let link = netlink.link(name).await.and_then(|link| link.ok_or_else(|| Errno::ENODEV.into()));
         let index = link.map_err(|source| failed("look it up", source))?.index;
         let remover = Remover::new(index).map_err(|source| failed("prepare its removal", source))?;
         let mut device = Self {
             io: DeviceIo { fd: Arc::new(fd), header: config.offload, offload, mode: config.mode },
+            further: Vec::new(),
+            refused,
             config: config.clone(),
             index,
             routes: BTreeSet::new(),
             netlink,
             remover: Some(remover),
         };
+        let of = |fd| DeviceIo { fd: Arc::new(fd), ..device.io.clone() };
+        device.further = further.into_iter().map(of).collect();
         device.configure().await?;
         device.set_routes(&config.routes).await?;
         Ok(device)
@@ -78,10 +101,22 @@ impl Device {
         self.index
     }
 
-    /// A handle for the thread that moves the packets.
+    /// A handle for the thread that moves the packets, those of the first queue where there are several.
     #[must_use]
     pub fn io(&self) -> DeviceIo {
         self.io.clone()
+    }
+
+    /// Handles for the threads of the queues beside the first.
+    #[must_use]
+    pub fn further_queues(&self) -> Vec<DeviceIo> {
+        self.further.clone()
+    }
+
+    /// Why there is one queue, where several were wanted.
+    #[must_use]
+    pub const fn refused(&self) -> Option<&io::Error> {
+        self.refused.as_ref()
     }
 
     /// Makes exactly `routes` lead into the device, besides the on-link routes of its addresses.
@@ -233,6 +268,21 @@ impl Drop for Device {
             warn!(%error, interface = self.config.name, "failed to remove the interface at once");
         }
     }
+}
+
+/// Opens several queues, the first of them apart; an error without a reason where one is wanted.
+fn open_queues(config: &DeviceConfig, queues: u16) -> Result<(OwnedFd, Vec<OwnedFd>), Option<io::Error>> {
+    if queues < 2 {
+        return Err(None);
+    }
+    let open = || {
+        sys::open_queue(&config.name, config.mode, config.offload).map_err(|error| match error {
+            OpenError::Node(error) | OpenError::Attach(error) => Some(error),
+        })
+    };
+    let first = open()?;
+    let further = (1..queues).map(|_| open()).collect::<Result<_, _>>()?;
+    Ok((first, further))
 }
 
 /// What the kernel leaves to whoever has the device.

@@ -1,11 +1,16 @@
 //! Opens the device, takes its file descriptor over and asks for offload. The only unsafe code of this crate.
-#![expect(unsafe_code, reason = "the tun crate hands its descriptor out as a bare number")]
+#![expect(
+    unsafe_code,
+    reason = "the tun crate hands its descriptor out as a bare number and knows one queue only"
+)]
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::libc::{self, c_char, c_int, c_short};
 
 use crate::Mode;
 
@@ -43,6 +48,36 @@ pub(crate) fn open(name: &str, mode: Mode, offload: bool) -> Result<OwnedFd, Ope
     Ok(fd)
 }
 
+/// Opens one of several queues of the interface `name`, which the first one creates; otherwise as [`open`].
+pub(crate) fn open_queue(name: &str, mode: Mode, offload: bool) -> Result<OwnedFd, OpenError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC);
+    let fd = OwnedFd::from(options.open(NODE).map_err(OpenError::Node)?);
+    // SAFETY: the structure consists of numbers and of unions of numbers, for which all zeros is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero and ends the name.
+    let room = request.ifr_name.len() - 1;
+    for (to, from) in request.ifr_name[..room].iter_mut().zip(name.bytes()) {
+        *to = c_char::from_ne_bytes([from]);
+    }
+    let kind = match mode {
+        Mode::Tun => libc::IFF_TUN,
+        Mode::Tap => libc::IFF_TAP,
+    };
+    let header = if offload { libc::IFF_VNET_HDR } else { 0 };
+    let flags = kind | header | libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE;
+    // Of the 16 bits all are used; the highest is not.
+    request.ifr_ifru.ifru_flags = c_short::try_from(flags).map_err(|_| invalid())?;
+    // SAFETY: the kernel reads and writes the structure that the request is for, and the descriptor is open.
+    unsafe { tun_set_interface(fd.as_raw_fd(), &raw const request) }
+        .map_err(|errno| OpenError::Attach(errno.into()))?;
+    Ok(fd)
+}
+
+fn invalid() -> OpenError {
+    OpenError::Attach(io::ErrorKind::InvalidInput.into())
+}
+
 /// Tells the kernel which packets it may leave to us: those of `flags`, of `TUN_F_*`.
 pub(crate) fn set_offload(fd: &OwnedFd, flags: u32) -> io::Result<()> {
     // SAFETY: the request takes a number and no pointer, and the descriptor is open as long as the borrow.
@@ -51,5 +86,11 @@ pub(crate) fn set_offload(fd: &OwnedFd, flags: u32) -> io::Result<()> {
 }
 
 nix::ioctl_write_int!(tun_set_offload, b'T', 208);
+// Its number names an integer and its argument is a structure, since always.
+nix::ioctl_write_ptr_bad!(
+    tun_set_interface,
+    nix::request_code_write!(b'T', 202, size_of::<c_int>()),
+    libc::ifreq
+);
 
 const NODE: &str = "/dev/net/tun";

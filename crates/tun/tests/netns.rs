@@ -27,6 +27,48 @@ fn udp_over_ipv4_comes_out_byte_exact_and_the_answer_goes_in() {
 }
 
 #[test]
+fn each_flow_has_one_of_several_queues_and_keeps_its_order() {
+    in_namespace(async || {
+        for offload in [false, true] {
+            let config = DeviceConfig { offload, ..tun_config() };
+            let device = Device::create_with_queues(&config, 4).await.unwrap();
+            assert!(device.refused().is_none(), "{:?}", device.refused());
+            let queues: Vec<DeviceIo> = [device.io()].into_iter().chain(device.further_queues()).collect();
+            assert_eq!(queues.len(), 4);
+            let sockets: Vec<UdpSocket> = (0..32).map(|_| UdpSocket::bind("100.64.3.2:0").unwrap()).collect();
+            for number in 0..10_u8 {
+                for socket in &sockets {
+                    socket.send_to(&[number], "100.64.9.9:7777").unwrap();
+                }
+            }
+            // The port of the sender, and the queues and numbers of its packets.
+            let mut flows = std::collections::BTreeMap::<u16, (Vec<usize>, Vec<u8>)>::new();
+            for (at, queue) in queues.iter().enumerate() {
+                let mut buffer = [0; 2048];
+                while let Ok((length, _)) = queue.read(&mut buffer) {
+                    let packet = &buffer[..length];
+                    let port = u16::from_be_bytes([packet[20], packet[21]]);
+                    if packet[0] == 0x45 && packet[9] == UDP && packet[16..20] == [100, 64, 9, 9] {
+                        let flow = flows.entry(port).or_default();
+                        flow.0.push(at);
+                        flow.1.push(packet[28]);
+                    }
+                }
+            }
+            assert_eq!(flows.len(), 32);
+            let used: std::collections::BTreeSet<usize> =
+                flows.values().flat_map(|(queues, _)| queues.clone()).collect();
+            assert!(used.len() > 1, "all flows are in one queue");
+            for (queues, numbers) in flows.into_values() {
+                assert!(queues.iter().all(|queue| *queue == queues[0]), "{queues:?}");
+                assert_eq!(numbers, (0..10).collect::<Vec<u8>>());
+            }
+            device.close().await.unwrap();
+        }
+    });
+}
+
+#[test]
 fn udp_over_ipv6_works_as_soon_as_the_device_exists() {
     in_namespace(async || {
         let device = Device::create(&tun_config()).await.unwrap();

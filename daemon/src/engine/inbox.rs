@@ -5,7 +5,7 @@ use std::io;
 use std::sync::PoisonError;
 
 use bytes::BytesMut;
-use mesh_node::{Outcome, Transmit};
+use mesh_node::{Outcome, ToNode, Transmit};
 use mesh_wire::NodeId;
 
 use super::Command;
@@ -26,6 +26,10 @@ const MAX_TRANSMITS: usize = 4096;
 
 /// Bytes of QUIC datagrams that wait, at most; beyond it the QUIC endpoint waits.
 const MAX_QUIC: usize = 512 * 1024;
+
+/// Bytes of what workers pass on that wait, at most; beyond it the newest are dropped and counted. Packets of a worker are
+/// fewer: it waits for its marks.
+const MAX_PASSED: usize = 4 * 1024 * 1024;
 
 /// A bounded queue with a file descriptor that becomes readable when something arrives. Its lock is taken once per
 /// batch, not per packet.
@@ -65,6 +69,8 @@ pub(super) struct Mail {
     pub(super) transmits: VecDeque<Transmit>,
     pub(super) quic: VecDeque<Datagrams>,
     pub(super) commands: VecDeque<Command>,
+    /// What the workers passed on, each behind the number of its thread.
+    pub(super) passed: VecDeque<(u16, Vec<ToNode>)>,
     /// The QUIC endpoint was told to wait and has room again.
     pub(super) quic_has_room: bool,
 }
@@ -80,6 +86,8 @@ struct State {
     quic_bytes: usize,
     quic_waits: bool,
     commands: VecDeque<Command>,
+    passed: VecDeque<(u16, Vec<ToNode>)>,
+    passed_bytes: usize,
     dropped: u64,
 }
 
@@ -152,6 +160,23 @@ impl Inbox {
         true
     }
 
+    /// Appends what a worker passes on, which it takes out; drops and counts packets and frames when too much waits.
+    pub(super) fn pass(&self, thread: u16, passed: &mut Vec<ToNode>) {
+        self.put(|state| {
+            let (mut bytes, mut dropped) = (state.passed_bytes, 0);
+            passed.retain(|passed| {
+                let cost = cost_of(passed);
+                let fits = cost == 0 || bytes + cost <= MAX_PASSED;
+                bytes += if fits { cost } else { 0 };
+                dropped += u64::from(!fits);
+                fits
+            });
+            state.passed_bytes = bytes;
+            state.dropped += dropped;
+            state.passed.push_back((thread, std::mem::take(passed)));
+        });
+    }
+
     fn put(&self, put: impl FnOnce(&mut State)) {
         let mut state = self.lock();
         let idle = state.is_empty();
@@ -184,13 +209,14 @@ impl Inbox {
             frames.push(next);
         }
         state.bytes -= bytes;
-        state.quic_bytes = 0;
+        (state.quic_bytes, state.passed_bytes) = (0, 0);
         let mail = Mail {
             frames,
             outcomes: std::mem::take(&mut state.outcomes),
             transmits: std::mem::take(&mut state.transmits),
             quic: std::mem::take(&mut state.quic),
             commands: std::mem::take(&mut state.commands),
+            passed: std::mem::take(&mut state.passed),
             quic_has_room: std::mem::take(&mut state.quic_waits),
         };
         let rest = !state.frames.is_empty();
@@ -222,6 +248,16 @@ impl Frames {
     }
 }
 
+/// What something that is passed on counts for; nothing where it has to arrive and is little.
+fn cost_of(passed: &ToNode) -> usize {
+    match passed {
+        ToNode::Packet { packet, .. } => packet.len() + BATCH_COST,
+        ToNode::Frame { frame, .. } => frame.len() + BATCH_COST,
+        ToNode::Control { message, .. } => message.len() + BATCH_COST,
+        ToNode::Want(_) | ToNode::Report(_) | ToNode::Mark(_) | ToNode::Window(_) => 0,
+    }
+}
+
 impl State {
     fn is_empty(&self) -> bool {
         self.frames.is_empty()
@@ -229,6 +265,7 @@ impl State {
             && self.transmits.is_empty()
             && self.quic.is_empty()
             && self.commands.is_empty()
+            && self.passed.is_empty()
     }
 }
 
@@ -304,6 +341,25 @@ mod tests {
         assert_eq!((mail.quic.len(), mail.quic_has_room), (2, true));
         assert!(inbox.quic(datagrams()) && readable(&inbox));
         assert!(!inbox.take(0).quic_has_room);
+    }
+
+    #[test]
+    fn what_is_passed_on_is_bounded_but_marks_arrive() {
+        let inbox = Inbox::new().unwrap();
+        let frame = || ToNode::Frame {
+            thread: 0,
+            path: mesh_node::Path::Relay(NodeId([1; 32])),
+            frame: vec![0; MAX_PASSED / 4 - BATCH_COST],
+        };
+        let mut passing: Vec<_> = (0..5).map(|_| frame()).chain([ToNode::Mark(9)]).collect();
+        inbox.pass(3, &mut passing);
+        assert!(passing.is_empty() && readable(&inbox));
+        assert_eq!(inbox.dropped(), 1);
+        let (thread, passed) = inbox.take(0).passed.pop_front().unwrap();
+        assert_eq!((thread, passed.len()), (3, 5));
+        assert!(matches!(passed[4], ToNode::Mark(9)));
+        inbox.pass(3, &mut vec![frame()]);
+        assert_eq!(inbox.dropped(), 1, "room again");
     }
 
     #[test]

@@ -3,13 +3,14 @@
 use mesh_net::Room;
 use mesh_node::Now;
 
+use super::traffic::Traffic;
 use super::{Slow, Worker};
 
 impl Worker {
     /// Gives the UDP sockets the room that rate and length of the paths ask for, and tells once where the kernel has less.
     pub(super) fn make_room(&mut self, now: Now) {
-        let Self { node, ways, .. } = self;
-        let Some(room) = ways.udp.make_room(now.instant, || node.longest_trip()) else { return };
+        let Self { node, traffic, .. } = self;
+        let Some(room) = traffic.ways.udp.make_room(now.instant, || node.longest_trip()) else { return };
         tracing::debug!(wanted = room.wanted, given = room.given, "the UDP sockets have more room");
         if is_short(&room) && !std::mem::replace(&mut self.room_told, true) {
             tracing::warn!(
@@ -21,11 +22,12 @@ impl Worker {
     }
 
     pub(super) fn slow(&self) -> Slow {
-        let (device, joining) = (self.device.offload(), self.joining);
+        let Traffic { device, joining, ways, .. } = &self.traffic;
+        let device = device.offload();
         Slow {
-            room: self.ways.udp.room().filter(is_short),
+            room: ways.udp.room().filter(is_short),
             single_packets: [device.tcp && !joining.tcp, device.udp && !joining.udp],
-            relay_singly: self.ways.relay.udp_goes_singly(),
+            relay_singly: ways.relay.udp_goes_singly(),
         }
     }
 }

@@ -1,18 +1,22 @@
-//! A packet's two ways through the engine: from the device to a path, and from a path to the device.
+//! A packet's two ways through a thread of the engine: from the device to a path, and from a path to the device.
 
 use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::BytesMut;
-use mesh_net::MAX_BATCH;
-use mesh_node::{Handshaker, LateDelivery, Now, Path};
-use mesh_packet::Class;
+use mesh_net::{MAX_BATCH, QuicEndpoint};
+use mesh_node::{Delivery, Handshaker, LateDelivery, Node, Now, Path, TxQueue};
+use mesh_packet::{Class, Ecn, Offload};
+use mesh_tun::DeviceIo;
 use mesh_wire::frame::SEALED;
 use mesh_wire::stun::is_stun;
 
 use super::Worker;
-use super::fair::Waiting;
+use super::backlog::Backlog;
+use super::fair::{FairQueue, Waiting};
 use super::ways::Ways;
-use super::writer::Writer;
+use super::writer::{Joining, Writer};
 
 /// Packets read from the device at a time.
 const BATCH: usize = 64;
@@ -24,38 +28,95 @@ const FEW_OTHERS: usize = 8;
 /// A packet that takes so long to seal that others may have come meanwhile.
 const LONG: usize = 4096;
 
-impl Worker {
-    /// Takes what the sockets of the frames have; where there is one socket for everything, also what is no frame.
-    pub(super) fn read_udp(&mut self, now: Now) {
-        self.read_sockets(now, None);
+/// What seals packets and opens frames on a thread.
+pub(super) trait Machine {
+    /// Sends a packet of the device.
+    fn packet(&mut self, now: Now, packet: &[u8], offload: &Offload, tx: &mut TxQueue);
+    /// Takes a frame and returns what it brings.
+    fn frame<'a>(
+        &mut self,
+        now: Now,
+        path: Path,
+        frame: &'a mut [u8],
+        tx: &mut TxQueue,
+    ) -> Option<Delivery<'a>>;
+    /// Bytes in front of the IP header of a packet.
+    fn network(&self, packet: &[u8]) -> Option<usize>;
+    /// Whether a packet is for a peer that is reached over the relay.
+    fn goes_by_relay(&self, now: Now, packet: &[u8]) -> bool;
+}
+
+impl Machine for Node {
+    fn packet(&mut self, now: Now, packet: &[u8], offload: &Offload, tx: &mut TxQueue) {
+        self.handle_offloaded(now, packet, offload, tx);
     }
 
-    /// Takes what the sockets for anything but frames have, a little where frames or packets wait.
-    pub(super) fn read_others(&mut self, now: Now, busy: bool) {
-        self.read_sockets(now, Some(if busy { FEW_OTHERS } else { MAX_BATCH }));
+    fn frame<'a>(
+        &mut self,
+        now: Now,
+        path: Path,
+        frame: &'a mut [u8],
+        tx: &mut TxQueue,
+    ) -> Option<Delivery<'a>> {
+        self.handle_frame(now, path, frame, tx)
     }
 
-    /// `others` is how much is taken at most of what is no frame.
-    fn read_sockets(&mut self, now: Now, others: Option<usize>) {
-        let Self { node, device, ways, messages, quic, stun, tx, joining, .. } = self;
+    fn network(&self, packet: &[u8]) -> Option<usize> {
+        self.network_offset(packet)
+    }
+
+    fn goes_by_relay(&self, now: Now, packet: &[u8]) -> bool {
+        Node::goes_by_relay(self, now, packet)
+    }
+}
+
+/// What a thread moves packets with: its queue of the device, its sockets, and what waits in between.
+pub(super) struct Traffic {
+    pub(super) device: DeviceIo,
+    pub(super) ways: Ways,
+    pub(super) quic: Arc<QuicEndpoint>,
+    pub(super) tx: TxQueue,
+    pub(super) waiting: FairQueue,
+    pub(super) backlog: Backlog,
+    /// Makes the classes of packets unpredictable.
+    pub(super) seed: u64,
+    pub(super) joining: Joining,
+    pub(super) moved: Moved,
+}
+
+/// How much went through a thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Moved {
+    /// Packets of the device, each of which may have become several frames.
+    pub(super) packets: u64,
+    /// Frames of the sockets.
+    pub(super) frames: u64,
+}
+
+impl Traffic {
+    /// Takes what the sockets of the frames have, or at most so much of what the other sockets have. What is no frame
+    /// goes to `other`, which says whether it knows its kind.
+    pub(super) fn read_sockets(
+        &mut self,
+        machine: &mut impl Machine,
+        now: Now,
+        others: Option<usize>,
+        mut other: impl FnMut(SocketAddr, &mut [u8]) -> bool,
+    ) {
+        let Self { device, ways, quic, tx, joining, moved, .. } = self;
         let Ways { udp, drops, .. } = ways;
-        let each = |from, payload: &mut [u8], segment, mark| {
+        let each = |from, payload: &mut [u8], segment, mark: Ecn| {
             let mut writer = Writer::new(device, quic, drops, *joining);
             writer.outer(mark);
             let mut unknown = 0;
             for datagram in payload.chunks_mut(segment) {
-                match datagram.first() {
-                    Some(&SEALED) => {
-                        if let Some(delivery) = node.handle_frame(now, Path::Udp(from), datagram, tx) {
-                            writer.deliver(delivery);
-                        }
+                if datagram.first() == Some(&SEALED) {
+                    moved.frames += 1;
+                    if let Some(delivery) = machine.frame(now, Path::Udp(from), datagram, tx) {
+                        writer.deliver(delivery);
                     }
-                    _ if Handshaker::takes_over_udp(datagram) => {
-                        messages.push((Path::Udp(from), Box::from(&*datagram)));
-                    }
-                    // Who asked repeats what is lost here.
-                    _ if is_stun(datagram) => drop(stun.try_send((from, Box::from(&*datagram)))),
-                    _ => unknown += 1,
+                } else if !other(from, datagram) {
+                    unknown += 1;
                 }
             }
             *joining = writer.finish();
@@ -73,13 +134,14 @@ impl Worker {
     }
 
     /// Sends what waits, and looks between two packets for others that should go before.
-    pub(super) fn send_waiting(&mut self, now: Now) -> io::Result<()> {
+    pub(super) fn send_waiting(&mut self, machine: &mut impl Machine, now: Now) -> io::Result<()> {
         let mut sent = 0;
-        self.read_device()?;
+        self.read_device(machine)?;
         while sent < SEND
-            && let Some(Waiting { buffer, length, offload }) = self.next_packet(now)
+            && let Some(Waiting { buffer, length, offload }) = self.next_packet(machine, now)
         {
-            self.node.handle_offloaded(now, &buffer[..length], &offload, &mut self.tx);
+            self.moved.packets += 1;
+            machine.packet(now, &buffer[..length], &offload, &mut self.tx);
             self.waiting.give_back(buffer);
             // What is full leaves at once, while it is in the processor's cache.
             while let Some(transmit) = self.tx.pop_closed() {
@@ -87,29 +149,36 @@ impl Worker {
             }
             sent += length;
             if length > LONG {
-                self.read_device()?;
+                self.read_device(machine)?;
             }
         }
         Ok(())
     }
 
     /// The next packet whose way has room.
-    fn next_packet(&mut self, now: Now) -> Option<Waiting> {
+    fn next_packet(&mut self, machine: &impl Machine, now: Now) -> Option<Waiting> {
         if !self.backlog.is_full() {
             return self.waiting.pop(|_| true);
         }
-        let next = self.waiting.pop(|packet| !self.node.goes_by_relay(now, packet))?;
+        let next = self.waiting.pop(|packet| !machine.goes_by_relay(now, packet))?;
         self.backlog.passed(now.instant);
         Some(next)
     }
 
+    /// Sends all that is sealed.
+    pub(super) fn flush(&mut self) {
+        while let Some(transmit) = self.tx.pop() {
+            self.ways.carry(transmit, &mut self.tx);
+        }
+    }
+
     /// Takes what the device has.
-    fn read_device(&mut self) -> io::Result<()> {
+    fn read_device(&mut self, machine: &impl Machine) -> io::Result<()> {
         for _ in 0..BATCH {
             let mut buffer = self.waiting.buffer();
             let error = match self.device.read(&mut buffer) {
                 Ok((length, offload)) => {
-                    let network = self.node.network_offset(&buffer[..length]);
+                    let network = machine.network(&buffer[..length]);
                     let class = Class::of(&buffer[..length], network, self.seed);
                     self.waiting.push(class, Waiting { buffer, length, offload });
                     continue;
@@ -128,27 +197,65 @@ impl Worker {
         Ok(())
     }
 
+    /// Hands one delivery to whom it is for.
+    pub(super) fn deliver(&mut self, delivery: Delivery<'_>) {
+        let Self { device, quic, ways, joining, .. } = self;
+        let mut writer = Writer::new(device, quic, &mut ways.drops, *joining);
+        writer.deliver(delivery);
+        *joining = writer.finish();
+    }
+}
+
+impl Worker {
+    /// Takes what the sockets of the frames have; where there is one socket for everything, also what is no frame.
+    pub(super) fn read_udp(&mut self, now: Now) {
+        self.read_sockets(now, None);
+    }
+
+    /// Takes what the sockets for anything but frames have, a little where frames or packets wait.
+    pub(super) fn read_others(&mut self, now: Now, busy: bool) {
+        self.read_sockets(now, Some(if busy { FEW_OTHERS } else { MAX_BATCH }));
+    }
+
+    fn read_sockets(&mut self, now: Now, others: Option<usize>) {
+        let Self { node, traffic, messages, stun, .. } = self;
+        traffic.read_sockets(node, now, others, |from, datagram| {
+            if Handshaker::takes_over_udp(datagram) {
+                messages.push((Path::Udp(from), Box::from(&*datagram)));
+            } else if is_stun(datagram) {
+                // Who asked repeats what is lost here.
+                drop(stun.try_send((from, Box::from(&*datagram))));
+            } else {
+                return false;
+            }
+            true
+        });
+    }
+
     pub(super) fn receive(&mut self, now: Now, from: Path, mut payload: BytesMut, segment: Option<u16>) {
         let segment = segment.map_or(payload.len(), usize::from).max(1);
-        let mut writer = Writer::new(&self.device, &self.quic, &mut self.ways.drops, self.joining);
+        let Self { node, traffic, messages, .. } = self;
+        let Traffic { device, ways, quic, tx, joining, .. } = traffic;
+        let mut writer = Writer::new(device, quic, &mut ways.drops, *joining);
         for datagram in payload.chunks_mut(segment) {
             if Handshaker::takes(datagram) {
-                self.messages.push((from, Box::from(&*datagram)));
-            } else if let Some(delivery) = self.node.handle_frame(now, from, datagram, &mut self.tx) {
+                messages.push((from, Box::from(&*datagram)));
+            } else if let Some(delivery) = node.handle_frame(now, from, datagram, tx) {
                 writer.deliver(delivery);
             }
         }
-        self.joining = writer.finish();
+        *joining = writer.finish();
     }
 
     /// Hands out what had to wait for its keys.
     pub(super) fn deliver_late(&mut self) {
+        let Traffic { device, ways, quic, joining, .. } = &mut self.traffic;
         while let Some(late) = self.node.poll_late() {
             match late {
                 LateDelivery::Packet(packet) => {
-                    Writer::new(&self.device, &self.quic, &mut self.ways.drops, self.joining).packet(&packet);
+                    Writer::new(device, quic, &mut ways.drops, *joining).packet(&packet);
                 }
-                LateDelivery::Quic(peer, datagram) => self.quic.datagram(peer, &datagram),
+                LateDelivery::Quic(peer, datagram) => quic.datagram(peer, &datagram),
             }
         }
     }

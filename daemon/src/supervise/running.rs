@@ -25,18 +25,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::connections::Connections;
-use super::machines::{addresses, machines, sockets, this_node};
+use super::machines::{Machines, Threads, addresses, machines, this_node, threads};
 use super::pending::Pending;
 use super::proof::{Passed, Proof};
 use super::sinks::{Sealed, Sink};
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
-use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts};
+use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, ThreadParts};
 use crate::handshakes::Handshakes;
 use crate::ice::Ice;
+use crate::one_line;
 use crate::state::{Membership, StateDir};
 use crate::status::path_change;
-use crate::{interface, one_line};
 
 /// Events of the QUIC endpoint that wait for the supervisor; one for each peer that a network may have.
 const QUIC_EVENTS: usize = 4096;
@@ -98,10 +98,11 @@ impl Running {
         root: Option<(Arc<Identity>, Ledger)>,
     ) -> Result<Self, ApiError> {
         let internal = |error: &dyn std::error::Error| ApiError::new(ErrorCode::Internal, one_line(error));
-        let udp = sockets(&shared.config)?;
+        let Threads { device, mut sockets } = threads(&shared.config, shared.own, &membership.roster).await?;
+        let further_sockets = sockets.split_off(1);
+        let udp = sockets.remove(0);
         let (stun, answers) = Direct::answers();
         let listens: Vec<SocketAddr> = udp.local_addrs().collect();
-        let device = interface::create(&shared.config, &membership.roster, shared.own).await?;
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
         let relay_events = Arc::new(Pending::default());
         let client = RelayClient::start(
@@ -113,7 +114,10 @@ impl Running {
         let (quic, pin) =
             QuicEndpoint::start(shared.own, sealed, &this_node()).map_err(|error| internal(&error))?;
         let quic = Arc::new(quic);
-        let (node, handshaker) = machines(shared, local, &membership, pin);
+        let count = u16::try_from(further_sockets.len() + 1).unwrap_or(1);
+        let Machines { node, handshaker, workers } = machines(shared, local, &membership, pin, count);
+        let further = device.further_queues().into_iter().zip(further_sockets).zip(workers);
+        let further = further.map(|((device, udp), worker)| ThreadParts { device, udp, worker }).collect();
         let handshakes =
             Handshakes::start(handshaker, Arc::clone(&inbox)).map_err(|error| internal(&error))?;
         let handshakes = Arc::new(handshakes);
@@ -128,6 +132,7 @@ impl Running {
             quic: Arc::clone(&quic),
             stun,
             inbox: Arc::clone(&inbox),
+            further,
         })
         .map_err(|error| internal(&error))?;
         let known = (&inbox, client.sender());

@@ -34,6 +34,7 @@ impl Place {
             mode: None,
             offload: true,
             copy_dscp: false,
+            engine_threads: 1,
             mtu: 1420,
             group: String::new(),
             operator: None,

@@ -27,6 +27,7 @@ mod silence;
 mod spoof;
 mod strangers;
 mod tap;
+mod threads;
 mod tickets;
 mod transfer;
 mod udp;

@@ -301,6 +301,7 @@ fn start(member: usize, roster: &Arc<Roster>, kind: Kind, starts: u8) -> Togethe
         direct: kind.udp,
         hold_until_mixed: kind.mixes,
         timings: Timings::default(),
+        threads: 1,
     };
     let handshaker = HandshakerConfig {
         local: world.local(member),

@@ -1,4 +1,4 @@
-//! The engine's inbox: who fills it wakes the engine only where it was empty.
+//! The engine's inbox and the posts of its further threads: who fills one wakes its reader only where it was empty.
 
 #[rustfmt::skip]
 #[path = "../../../daemon/src/engine/inbox.rs"]
@@ -6,7 +6,12 @@
 #[expect(unreachable_pub, reason = "what the daemon shows to others is private here")]
 mod inbox;
 
-/// What the inbox is built from, under loom.
+#[rustfmt::skip]
+#[path = "../../../daemon/src/engine/post.rs"]
+#[expect(dead_code, reason = "the models use a part of what the daemon uses")]
+mod post;
+
+/// What they are built from, under loom.
 mod sync {
     pub(super) use loom::sync::{Mutex, MutexGuard};
 
@@ -16,7 +21,9 @@ mod sync {
 use bytes::BytesMut;
 use inbox::{Datagrams, Frames, Inbox};
 use loom::thread;
+use mesh_node::Path;
 use mesh_wire::NodeId;
+use post::{Mail, Post};
 use std::sync::Arc;
 
 use crate::{WakeUp, check};
@@ -57,6 +64,40 @@ pub fn nothing_waits_unseen(wake_up: WakeUp) {
         let of_one: Vec<u8> = marks.iter().copied().filter(|mark| *mark < 10).collect();
         assert_eq!((of_one, marks.len()), (vec![1, 2], 3), "frames are lost, repeated or in another order");
         assert_eq!(inbox.dropped(), 0);
+    });
+}
+
+/// The first thread and another worker bring something to a worker, which waits in between: it gets all of it, each once
+/// and in the order of each thread.
+pub fn no_mail_waits_unseen(wake_up: WakeUp) {
+    check(move || {
+        let post = Arc::new(Post::new().expect("a model has no limits"));
+        post.signal().set(wake_up);
+        let bring = |marks: Vec<u64>| {
+            let post = Arc::clone(&post);
+            thread::spawn(move || marks.into_iter().for_each(|mark| post.put(Mail::Mark(mark))))
+        };
+        let other = {
+            let post = Arc::clone(&post);
+            let path = Path::Relay(NodeId([1; 32]));
+            thread::spawn(move || post.put(Mail::Frame(path, vec![1])))
+        };
+        let first = bring(vec![1, 2]);
+        let (mut marks, mut frames) = (Vec::new(), 0);
+        while marks.len() < 2 || frames == 0 {
+            post.signal().wait();
+            for mail in post.take() {
+                match mail {
+                    Mail::Mark(mark) => marks.push(mark),
+                    Mail::Frame(..) => frames += 1,
+                    Mail::News(_) | Mail::Stop => {}
+                }
+            }
+        }
+        for thread in [first, other] {
+            thread.join().expect("a thread that brings something does not panic");
+        }
+        assert_eq!((marks, frames, post.dropped()), (vec![1, 2], 1, 0));
     });
 }
 

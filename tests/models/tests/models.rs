@@ -20,6 +20,17 @@ fn engine_that_is_not_woken_is_noticed() {
 }
 
 #[test]
+fn worker_sees_all_of_its_post() {
+    engine::no_mail_waits_unseen(Works);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn worker_that_is_not_woken_is_noticed() {
+    engine::no_mail_waits_unseen(IsLost);
+}
+
+#[test]
 fn inbox_is_bounded_and_counts() {
     engine::room_is_bounded();
 }

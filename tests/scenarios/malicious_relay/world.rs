@@ -164,6 +164,7 @@ impl Member {
             direct: false,
             hold_until_mixed: mixes,
             timings: Timings::default(),
+            threads: 1,
         };
         let handshaker = HandshakerConfig {
             local: local(at),

@@ -388,6 +388,25 @@ pub struct Counters {
     /// Packets dropped, by reason; reasons that never occurred may be absent.
     #[serde(default)]
     pub drops: BTreeMap<String, u64>,
+    /// What each thread of the packet path did; nothing while the node is down.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub threads: Vec<ThreadCounters>,
+}
+
+/// What one thread of the packet path did since the node came up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ThreadCounters {
+    /// The processor that it is bound to, where there are several threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<u32>,
+    /// Packets of the interface that it took; long ones count once.
+    pub packets: u64,
+    /// Sealed frames that its UDP sockets received.
+    pub frames: u64,
+    /// Packets and frames of these that it gave to another thread.
+    pub passed: u64,
+    /// Locks that it took of the queues between the threads.
+    pub locks: u64,
 }
 
 /// Something that keeps the node from its full speed.

@@ -5,7 +5,7 @@ use mesh_wire::handshake::SUITE;
 
 use crate::aead::AeadKind;
 
-fn pair(aead: AeadKind) -> (Session, Session) {
+pub(super) fn pair(aead: AeadKind) -> (Session, Session) {
     let key = |byte| Secret::copy(&[byte; 32]);
     let chain = || Secret::copy(&[3; 64]);
     let left = SessionKeys { id: [9; 16], send: key(1), receive: key(2), chain: chain() };

@@ -294,6 +294,7 @@ fn sample() -> Status {
             rx_bytes: 1_300_000,
             tx_bytes: 10_240,
             drops: [("no_route".into(), 3), ("source".into(), 12), ("never".into(), 0)].into(),
+            threads: Vec::new(),
         },
         crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
         slowed_by: vec![Slowdown { reason: "udp_room".into(), detail: "too little room\u{1b}".into() }],

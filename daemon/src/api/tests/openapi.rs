@@ -194,7 +194,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 20] = [
+const NESTED: [&str; 21] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
@@ -210,6 +210,7 @@ const NESTED: [&str; 20] = [
     "CryptoStatus",
     "Slowdown",
     "PathChange",
+    "ThreadCounters",
     "DirectStatus",
     "NatMapping",
     "AddressKind",

@@ -5,7 +5,7 @@ use mesh_control::{
     FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
     NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason,
     PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Slowdown, Status, Timestamp, UpAnswer, UpRequest,
+    RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, Timestamp, UpAnswer, UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -58,6 +58,7 @@ pub(super) fn status() -> Status {
             rx_bytes: 3,
             tx_bytes: 4,
             drops: [("no_route".to_owned(), 5)].into(),
+            threads: vec![ThreadCounters { cpu: Some(1), packets: 6, frames: 7, passed: 8, locks: 9 }],
         },
         crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
         slowed_by: vec![Slowdown { reason: "udp_room".into(), detail: "the kernel".into() }],

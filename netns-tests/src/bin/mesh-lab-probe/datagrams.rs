@@ -72,7 +72,7 @@ pub(crate) fn receive(bind: SocketAddr, count: Option<u64>, idle_ms: u64, limit_
     let start = Instant::now();
     let (limit, idle) = (Duration::from_secs(limit_s), Duration::from_millis(idle_ms));
     let mut buffer = vec![0; 65_536];
-    let (mut intact, mut corrupt, mut doubled, mut bytes) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut intact, mut corrupt, mut doubled, mut late, mut bytes) = (0_u64, 0_u64, 0_u64, 0_u64, 0_u64);
     let mut seen = BTreeSet::new();
     let mut sources = BTreeSet::new();
     while count.is_none_or(|count| intact < count) {
@@ -86,13 +86,17 @@ pub(crate) fn receive(bind: SocketAddr, count: Option<u64>, idle_ms: u64, limit_
         sources.insert(source.ip().to_string());
         bytes += u64::try_from(length)?;
         match number_of(&buffer[..length]) {
-            Some(number) if seen.insert(number) => intact += 1,
+            Some(number) if !seen.contains(&number) => {
+                intact += 1;
+                late += u64::from(seen.last().is_some_and(|newest| *newest > number));
+                seen.insert(number);
+            }
             Some(_) => doubled += 1,
             None => corrupt += 1,
         }
     }
     Ok(json!({
-        "intact": intact, "corrupt": corrupt, "doubled": doubled, "bytes": bytes, "sources": sources,
+        "intact": intact, "corrupt": corrupt, "doubled": doubled, "late": late, "bytes": bytes, "sources": sources,
         "missing": missing(&seen),
     }))
 }
