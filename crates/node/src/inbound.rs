@@ -118,7 +118,7 @@ impl Node {
         (peer.last_received, peer.heard_under) = (Some(now.instant), Some(number));
         peer.unanswered_since = None;
         (peer.probe, peer.doubted) = (None, false);
-        if peer.granted.is_none() {
+        if peer.shared.0.is_none() {
             self.unsettle(slot);
         }
         self.heard_over(now, slot, path);
@@ -181,13 +181,7 @@ impl Node {
         peer.traffic.rx_packets += 1;
         peer.traffic.rx_bytes += u64::try_from(length).unwrap_or(0);
         self.received_data(now, slot);
-        if let Some(limit) = self.clamp(slot)
-            && let Some(network) = self.network_offset(&payload[..length])
-        {
-            let partial = matches!(kind, Kind::IpPartial | Kind::EthernetPartial);
-            clamp_to(&mut payload[network..length], limit.saturating_sub(network), partial);
-        }
-        delivery(self.form(), kind, payload, length).map_err(|reason| self.counters.count(reason)).ok()
+        delivery(self.form(slot), kind, payload, length).map_err(|reason| self.counters.count(reason)).ok()
     }
 
     /// Notes that data came from a peer.
@@ -285,6 +279,12 @@ pub(crate) fn delivery(
     length: usize,
 ) -> Result<Delivery<'_>, DropReason> {
     use PayloadKind as Kind;
+    if let Some(limit) = form.clamp
+        && let Some(network) = form.network_offset(&payload[..length])
+    {
+        let partial = matches!(kind, Kind::IpPartial | Kind::EthernetPartial);
+        clamp_to(&mut payload[network..length], limit.saturating_sub(network), partial);
+    }
     let continued = matches!(kind, Kind::IpContinued | Kind::EthernetContinued);
     if !continued && !matches!(kind, Kind::IpPartial | Kind::EthernetPartial) {
         return Ok(Delivery::Packet(&mut payload[..length]));

@@ -33,7 +33,7 @@ pub(crate) enum Item {
     /// The worker's lane of it.
     Sealer { number: u32, sealer: Box<LaneSealer> },
     /// Where packets for a peer go; without a grant, to the node.
-    Way { peer: NodeId, grant: Option<Grant> },
+    Way { peer: NodeId, grant: Option<Grant>, clamp: Option<usize> },
     /// A session is no more.
     End(u32),
 }
@@ -231,8 +231,11 @@ impl Node {
             self.arm(slot, until);
         }
         let grant = grant.map(|(grant, _)| grant);
-        if std::mem::replace(&mut self.peers[slot.0].granted, grant) != grant {
-            self.sharing.tell_all(|| Item::Way { peer: id, grant });
+        let told = (grant, self.clamp(slot));
+        let peer = &mut self.peers[slot.0];
+        if std::mem::replace(&mut peer.shared, told) != told {
+            let (grant, clamp) = told;
+            self.sharing.tell_all(|| Item::Way { peer: id, grant, clamp });
         }
     }
 
@@ -241,9 +244,10 @@ impl Node {
         let peer = &self.peers[slot.0];
         let live = &peer.sessions[self.data_session(now, slot)?];
         let way = self.way(now, slot);
-        // What waits goes first; only one path is sent over from several threads, and one that carries packets of any length.
-        let plain = way.also.is_none() && self.clamp(slot).is_none();
-        if live.lanes.is_empty() || !peer.queue.is_empty() || !plain {
+        // What waits goes first; and only one path is sent over from several threads.
+        // A path with a limit is the node's alone.
+        let limited = self.clamp(slot).is_some();
+        if limited || live.lanes.is_empty() || !peer.queue.is_empty() || way.also.is_some() {
             return None;
         }
         let grant = Grant { number: live.number.get(), to: direct(way.path)?, single: way.single };

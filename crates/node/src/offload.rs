@@ -46,9 +46,9 @@ enum State {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Form {
     pub(crate) link: Link,
-    /// The largest inner packet in bytes.
+    /// The largest inner packet in bytes, and that the path carries.
     pub(crate) mtu: u16,
-    /// The longest payload that the path carries, where that is less than what the node may send.
+    /// The longest packet of a path that has a limit, for the segments of TCP.
     pub(crate) clamp: Option<usize>,
 }
 
@@ -150,10 +150,7 @@ impl<S: Seal> Packing<'_, S> {
 impl Form {
     /// Bytes in front of the IP header of a packet; none where it carries no IP.
     pub(crate) fn network_offset(self, packet: &[u8]) -> Option<usize> {
-        match self.link {
-            Link::Ip => Some(0),
-            Link::Ethernet => network_offset(packet),
-        }
+        network_of(self.link, packet)
     }
 
     fn kind(self, state: State) -> PayloadKind {
@@ -217,14 +214,19 @@ impl Node {
         (packet, offload): (&[u8], &Offload),
         tx: &mut TxQueue,
     ) -> Result<Sealed, DropReason> {
-        let limit = self.peers[slot.0].paths.limit();
-        let form = Form { mtu: self.config.mtu.min(limit), clamp: self.clamp(slot), ..self.form() };
+        let form = self.form(slot);
         let way = Way { class: traffic_class(packet, form.network_offset(packet)), ..way };
         let mut succession = std::mem::take(&mut self.succession);
         let mut seal = UnderSession { node: self, now, slot, at, way, tx };
         let sealed = succession.pack(form, slot, (packet, offload), &mut seal);
         self.succession = succession;
         sealed
+    }
+
+    /// Bytes in front of the IP header of a packet; none where it carries no IP.
+    #[must_use]
+    pub fn network_offset(&self, packet: &[u8]) -> Option<usize> {
+        network_of(self.config.link, packet)
     }
 
     /// The length of a packet, or of the longest of those that it is to be cut into.
@@ -237,14 +239,17 @@ impl Node {
         split.map_or(0, |split| split.len(0))
     }
 
-    /// Bytes in front of the IP header of a packet; none where it carries no IP.
-    #[must_use]
-    pub fn network_offset(&self, packet: &[u8]) -> Option<usize> {
-        self.form().network_offset(packet)
+    /// What the frames of a peer have in common.
+    pub(crate) fn form(&self, slot: Slot) -> Form {
+        let limit = self.peers[slot.0].paths.limit();
+        Form { link: self.config.link, mtu: self.config.mtu.min(limit), clamp: self.clamp(slot) }
     }
+}
 
-    pub(crate) const fn form(&self) -> Form {
-        Form { link: self.config.link, mtu: self.config.mtu, clamp: None }
+fn network_of(link: Link, packet: &[u8]) -> Option<usize> {
+    match link {
+        Link::Ip => Some(0),
+        Link::Ethernet => network_offset(packet),
     }
 }
 

@@ -106,7 +106,7 @@ impl Node {
         let peer = &mut self.peers[slot.0];
         peer.traffic.tx_packets += sealed.frames;
         peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
-        let limit = usize::from(peer.paths.limit());
+        let limit = usize::from(self.peers[slot.0].paths.limit());
         let long = sealed.longest > LONG.min(limit.saturating_sub(BELOW));
         self.sent_data(now, slot, at, long, tx);
     }

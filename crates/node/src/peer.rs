@@ -72,8 +72,8 @@ pub(crate) struct Peer {
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
     pub(crate) last_error: Option<HandshakeError>,
-    /// How workers may send to it.
-    pub(crate) granted: Option<Grant>,
+    /// What workers were told: how they may send to it, and the longest packet of a path that has a limit.
+    pub(crate) shared: (Option<Grant>, Option<usize>),
 }
 
 /// A question whether a session still stands.
@@ -169,7 +169,7 @@ impl Peer {
             last_received: None,
             traffic: Traffic::default(),
             last_error: None,
-            granted: None,
+            shared: (None, None),
         }
     }
 

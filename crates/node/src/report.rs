@@ -99,6 +99,7 @@ impl Node {
             self.lives(now, (slot, number), path, tx);
         }
         if activity.received {
+            self.peers[slot.0].packets_under = Some(number);
             self.received_data(now, slot);
         }
     }

@@ -66,6 +66,8 @@ struct Peer {
     id: NodeId,
     sessions: Vec<Held>,
     grant: Option<Grant>,
+    /// The longest packet of a path that has a limit.
+    clamp: Option<usize>,
 }
 
 /// A session of which the worker holds lanes.
@@ -135,10 +137,10 @@ impl Worker {
                     held.sealer = Some(*sealer);
                 }
             }
-            Item::Way { peer, grant } => {
+            Item::Way { peer, grant, clamp } => {
                 let Some(slot) = self.slot(peer) else { return };
                 let peer = &mut self.peers[slot.0];
-                peer.grant = grant;
+                (peer.grant, peer.clamp) = (grant, clamp);
                 let wanted = peer.sending().and_then(|(_, held)| held.wants());
                 self.out.extend(wanted.map(ToNode::Want));
                 if wanted.is_some() || grant.is_some() && self.packets.is_open() {
@@ -250,6 +252,7 @@ impl Worker {
                 return None;
             }
         };
+        let form = Form { clamp: peer.clamp, ..self.form };
         let current = peer.grant.map(|grant| Path::Udp(grant.to));
         // The node waits for the first frame under new keys, and wants to know where a peer moved to.
         self.urgent |= held.heard_over.replace(path) != Some(path);
@@ -267,7 +270,7 @@ impl Worker {
                 let routes = self.routes.as_ref()?;
                 let delivered = check_packet(routes, slot, payload).and_then(|length| {
                     held.activity.received(length);
-                    delivery(self.form, kind, payload, length)
+                    delivery(form, kind, payload, length)
                 });
                 delivered.map_err(|reason| self.counters.count(reason)).ok()
             }
@@ -357,7 +360,7 @@ impl Worker {
             std::mem::take(&mut self.peers).into_iter().map(|peer| (peer.id, peer)).collect();
         self.routes = Some(routes);
         for (at, id) in ids.iter().enumerate() {
-            let new = || Peer { id: *id, sessions: Vec::new(), grant: None };
+            let new = || Peer { id: *id, sessions: Vec::new(), grant: None, clamp: None };
             let peer = before.remove(id).unwrap_or_else(new);
             for held in &peer.sessions {
                 self.owners.set(held.number, Slot(at));
