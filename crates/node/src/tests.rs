@@ -250,7 +250,10 @@ impl World {
             if let NodeEvent::Session { peer, session, mixes: true, .. } = event
                 && !self.stalled
             {
-                let exporter = Zeroizing::new([if self.different { id.0[0] } else { session[0] }; 64]);
+                let mut exporter = Zeroizing::new([session[0]; 64]);
+                if self.different {
+                    exporter[..32].copy_from_slice(&id.0);
+                }
                 let mut tx = TxQueue::new();
                 let now = self.now();
                 let node = self.nodes.get_mut(&id).unwrap();
