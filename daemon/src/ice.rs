@@ -1,8 +1,8 @@
 //! Paths found by ICE: carries what [`Finder`] says.
 //!
-//! In: what the node wants of a peer and what the peer's agent said, own addresses, STUN that came to the node's sockets.
-//! Out: checks through the engine's inbox, so that they leave by the socket that carries everything else, and what the
-//! agents say and find for the node.
+//! In: what the node wants of a peer and what the peer's agent said, own addresses, STUN that came to the node's
+//! sockets. Out: checks through the engine's inbox, so that they leave by the socket that carries everything else, and
+//! what the agents say and find for the node.
 //!
 //! Invariants: nothing is sent before the node wants a path; what an agent finds is a place to try, no more.
 

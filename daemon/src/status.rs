@@ -346,6 +346,7 @@ fn counters(engine: Option<&EngineSnapshot>, lan: Option<LanCounts>, ice: Option
         ("ice_unauthenticated", ice.unauthenticated),
         ("ice_unasked", ice.unasked),
         ("ice_crowded", ice.crowded),
+        ("ice_hasty", ice.hasty),
         ("ice_full", ice.agents_full),
     ];
     let node = engine.node.drops.iter().map(|(reason, count)| (reason.as_str(), *count));

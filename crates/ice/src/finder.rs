@@ -1,8 +1,9 @@
 //! The agents of all peers: who gets one, what their credentials are, and which of them a datagram is for.
 //!
-//! Credentials go as an offer, which asks for an answer, or as an answer, which names the offer. An agent stands for one
-//! exchange of credentials; an offer with others than those in use means that the peer began anew, and so does this side.
-//! Offers may cross, be lost or come twice: each side takes the last offer of the other for the agent that it has.
+//! Credentials go as an offer, which asks for an answer, or as an answer, which names the offer. An agent stands for
+//! one exchange of credentials; an offer with others than those in use means that the peer began anew, and so does
+//! this side. Offers may cross, be lost or come twice: each side takes the last offer of the other for the agent that
+//! it has.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -57,6 +58,7 @@ pub struct Finder<K> {
 struct Held {
     agent: Box<dyn Agent>,
     gate: Gate,
+    began: Instant,
     ends: Instant,
     /// Nothing came of it.
     failed: bool,
@@ -85,8 +87,8 @@ impl<K: Copy + Ord> Finder<K> {
         }
     }
 
-    /// A path to the peer is searched, or it may be reached at further addresses. The offer that goes to it is repeated at each
-    /// call until the peer's credentials are known, as it may be lost.
+    /// A path to the peer is searched, or it may be reached at further addresses. The offer that goes to it is
+    /// repeated at each call until the peer's credentials are known, as it may be lost.
     pub fn search(&mut self, now: Instant, peer: K, setting: &Setting) {
         let usable = self.held.get(&peer).is_some_and(|held| !held.failed && now + RENEWED < held.ends);
         if !usable && !self.renew(now, peer, setting) {
@@ -114,6 +116,10 @@ impl<K: Copy + Ord> Finder<K> {
             None => {
                 let fits =
                     held.is_some_and(|held| !held.failed) && in_use.is_none_or(|known| known == theirs);
+                if !fits && held.is_some_and(|held| now < held.began + RENEWED_APART) {
+                    self.counts.hasty += 1;
+                    return;
+                }
                 if !fits && !self.renew(now, peer, setting) {
                     return;
                 }
@@ -228,7 +234,7 @@ impl<K: Copy + Ord> Finder<K> {
             wake: Arc::clone(&self.wake),
         });
         self.bases.iter().for_each(|base| agent.add_local(*base));
-        let held = Held { agent, gate: Gate::new(credentials), ends: now + LIFE, failed: false };
+        let held = Held { agent, gate: Gate::new(credentials), began: now, ends: now + LIFE, failed: false };
         self.held.insert(peer, held);
         true
     }
@@ -296,6 +302,8 @@ pub const AGENTS: usize = 64;
 const LIFE: Duration = Duration::from_secs(10);
 /// An agent that has less left than this is replaced by the next search.
 const RENEWED: Duration = Duration::from_secs(5);
+/// Offers that come sooner after each other make no new agent: who really began anew repeats them.
+const RENEWED_APART: Duration = Duration::from_secs(1);
 /// Things to do that wait to be polled; the oldest are dropped.
 const OUTPUTS: usize = 1024;
 /// 48 bits: told inside the session, and enough to tell agents apart.

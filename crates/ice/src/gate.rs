@@ -1,8 +1,8 @@
 //! What a datagram meets before an agent does.
 //!
-//! A request passes if its user name and MESSAGE-INTEGRITY are those of this agent, and its address is known or one of the
-//! few new ones that an agent may learn: a recorded request can be repeated from any address, and must not make a list
-//! grow. An answer passes once, from the address that the request went to (RFC 8445, section 7.2.5.2.1).
+//! A request passes if its user name and MESSAGE-INTEGRITY are those of this agent, and its address is known or one of
+//! the few new ones that an agent may learn: a recorded request can be repeated from any address, and must not make a
+//! list grow. An answer passes once, from the address that the request went to (RFC 8445, section 7.2.5.2.1).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ pub struct IceCounts {
     pub unasked: u64,
     /// Requests from more addresses than an agent learns, or answers that saw it at more.
     pub crowded: u64,
+    /// Offers of a peer that begins anew faster than is of use.
+    pub hasty: u64,
     /// Searches beyond those that may go on at a time.
     pub agents_full: u64,
 }

@@ -1,10 +1,10 @@
-//! Finds addresses at which a peer answers, as ICE does (RFC 8445): connectivity checks of STUN under passwords that both
-//! ends told each other inside the session.
+//! Finds addresses at which a peer answers, as ICE does (RFC 8445): connectivity checks of STUN under passwords that
+//! both ends told each other inside the session.
 //!
-//! In: own and remote candidates, the peer's credentials, datagrams, the passing of time. Out: datagrams, and what became
-//! of pairs of addresses. [`Agent`] is one end of one pair of peers; [`SansIo`] makes agents of the crate `is`, and
-//! `Webrtc`, behind the feature `webrtc-ice`, those of `webrtc-ice`. [`Finder`] holds the agents of all peers, exchanges
-//! credentials, and has a [`Gate`] before each agent.
+//! In: own and remote candidates, the peer's credentials, datagrams, the passing of time. Out: datagrams, and what
+//! became of pairs of addresses. [`Agent`] is one end of one pair of peers; [`SansIo`] makes agents of the crate `is`,
+//! and `Webrtc`, behind the feature `webrtc-ice`, those of `webrtc-ice`. [`Finder`] holds the agents of all peers,
+//! exchanges credentials, and has a [`Gate`] before each agent.
 //!
 //! Invariants: no socket and no clock here. An agent sees only what its peer authenticated, from a bounded number of
 //! addresses, and answers that it asked for; everything else is counted and gets no answer. A nominated pair is a place
@@ -34,14 +34,15 @@ pub use self::webrtc::Webrtc;
 /// Remote candidates that an agent takes, those included that it finds itself; further ones are not tried.
 pub const REMOTES: usize = 24;
 
-/// One end of the search for a path to one peer. Poll for transmits, events and the timeout after each call that changes
-/// something.
+/// One end of the search for a path to one peer. Poll for transmits, events and the timeout after each call that
+/// changes something.
 pub trait Agent: fmt::Debug + Send {
     /// Takes an address that checks leave from and come to, the base of all candidates of its socket (RFC 8445, section
     /// 5.1.1.1). One for each family is enough, as one socket serves it.
     fn add_local(&mut self, base: SocketAddr);
 
-    /// Takes an address at which the peer may be reached; those beyond [`REMOTES`] and those known already change nothing.
+    /// Takes an address at which the peer may be reached; those beyond [`REMOTES`] and those known already change
+    /// nothing.
     fn add_remote(&mut self, candidate: Candidate);
 
     /// Takes the peer's credentials, without which nothing is checked.

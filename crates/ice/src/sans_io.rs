@@ -191,8 +191,8 @@ impl Sha1HmacProvider for Hmac {
     }
 }
 
-/// Between two new checks (Ta of RFC 8445, section 14.2, which permits 5 ms and recommends 50): all pairs have left within
-/// half a second.
+/// Between two new checks (Ta of RFC 8445, section 14.2, which permits 5 ms and recommends 50): all pairs have left
+/// within half a second.
 const PACE: Duration = Duration::from_millis(20);
 /// A check is repeated after this, doubled up to the other, as long as the NAT of the peer may still open.
 const FIRST_RETRY: Duration = Duration::from_millis(100);

@@ -5,15 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_wire::control::{Candidate, CandidateKind, IceOffer};
+use mesh_wire::control::{Candidate, CandidateKind, IceCredentials, IceOffer};
+use zeroize::Zeroizing;
 
 use crate::{AGENTS, Finder, IceCounts, Output, PairState, REMOTES, SansIo, Setting};
 
 /// Between the ends, each way.
 const WAY: Duration = Duration::from_millis(10);
 
-/// A NAT that maps the same for all and lets in who was sent to (RFC 4787: endpoint independent mapping, address and port
-/// dependent filtering); without one the address is public.
+/// A NAT that maps the same for all and lets in who was sent to (RFC 4787: endpoint independent mapping, address and
+/// port dependent filtering); without one the address is public.
 struct Nat {
     outside: SocketAddr,
     opened: Vec<SocketAddr>,
@@ -214,6 +215,24 @@ fn peer_that_begins_anew_is_met_again() {
     world.search(0);
     world.run(Duration::from_secs(1));
     assert!(world.meet());
+}
+
+#[test]
+fn peer_that_always_begins_anew_makes_few_agents() {
+    let mut world = World::new([false, false], [true, false]);
+    let setting = world.setting(0);
+    for number in 0..3000 {
+        let credentials = IceCredentials {
+            fragment: format!("peer{number:04}"),
+            password: Zeroizing::new("a+password+that+is+long+enough".into()),
+        };
+        let offer = IceOffer { credentials, answers: None };
+        world.ends[0].finder.handle_offer(world.now, 0, &offer, &setting);
+        world.now += Duration::from_millis(1);
+    }
+    let finder = &mut world.ends[0].finder;
+    let said = std::iter::from_fn(|| finder.poll_output()).filter(|output| matches!(output, Output::Say(..)));
+    assert_eq!((said.count(), world.ends[0].finder.counts().hasty), (3, 2997));
 }
 
 #[test]

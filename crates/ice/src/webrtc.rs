@@ -1,9 +1,9 @@
 //! Agents of the crate `webrtc-ice`, an implementation of its own, for tests of whether agents understand each other.
 //!
-//! It works on tokio with tasks and a clock of its own, and wants a socket: it gets one that does not exist, whose datagrams
-//! are those of [`Agent::poll_transmit`] and [`Agent::handle_datagram`]. What it does is polled after it called
-//! [`Setup::wake`]. One agent serves the family of its first base, as the library names every address that it learns an
-//! IPv4 one; it does not settle conflicts of roles (RFC 8445, section 7.3.1.1), which the nodes avoid.
+//! It works on tokio with tasks and a clock of its own, and wants a socket: it gets one that does not exist, whose
+//! datagrams are those of [`Agent::poll_transmit`] and [`Agent::handle_datagram`]. What it does is polled after it
+//! called [`Setup::wake`]. One agent serves the family of its first base, as the library names every address that it
+//! learns an IPv4 one; it does not settle conflicts of roles (RFC 8445, section 7.3.1.1), which the nodes avoid.
 
 mod mux;
 mod task;

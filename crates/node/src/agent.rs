@@ -1,9 +1,9 @@
 //! An agent of ICE that finds paths before the challenges do: what it says, and when it is given the lead.
 //!
-//! The agent works outside of the node. It is told when a search goes on and what the peer says, and tells which address
-//! both ends agreed on. While the peer's agent may answer, short challenges to addresses that no agent named wait; the
-//! proof that moves frames is a full challenge, as ever. A peer that speaks no ICE, or an agent that finds nothing, costs a
-//! search a part of its time.
+//! The agent works outside of the node. It is told when a search goes on and what the peer says, and tells which
+//! address both ends agreed on. While the peer's agent may answer, short challenges to addresses that no agent named
+//! wait; the proof that moves frames is a full challenge, as ever. A peer that speaks no ICE, or an agent that finds
+//! nothing, costs a search a part of its time.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -52,7 +52,8 @@ impl Agent {
             self.speaks = Some(false);
         }
         self.leads = match self.speaks {
-            // After a search in which the agent found nothing, the challenges have one to themselves, with all they try.
+            // After a search in which the agent found nothing, the challenges have one to themselves, with all they
+            // try.
             _ if self.fruitless => None,
             None => Some(now + PATIENCE),
             Some(true) => Some(now + LEAD),

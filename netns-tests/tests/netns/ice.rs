@@ -96,7 +96,8 @@ fn ours() -> DaemonOptions {
     DaemonOptions { extra: ICE.into(), ..DaemonOptions::default() }
 }
 
-/// The path becomes direct, carries packets without the relay, and where agents found it no challenge went anywhere else.
+/// The path becomes direct, carries packets without the relay, and where agents found it no challenge went anywhere
+/// else.
 #[expect(clippy::print_stdout, reason = "how long it took is what a reader of the run wants to know")]
 fn meets(name: &str, kinds: [NatKind; 2], nodes: [DaemonOptions; 2], by_ice: [bool; 2]) {
     scenario(name, |lab| {

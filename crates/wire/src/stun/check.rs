@@ -115,8 +115,8 @@ const MESSAGE_INTEGRITY: u16 = 0x0008;
 const ERROR_CODE: u16 = 0x0009;
 const PRIORITY: u16 = 0x0024;
 const USE_CANDIDATE: u16 = 0x0025;
-/// ALTERNATE-SERVER: no agent sends another one elsewhere.
-const REFUSED: [u16; 1] = [0x8023];
+/// ALTERNATE-SERVER: no agent sends another one elsewhere. NETWORK-COST: none of ours says it.
+const REFUSED: [u16; 2] = [0x8023, 0xc057];
 /// Bytes of the attribute with its header.
 const INTEGRITY: usize = 24;
 const _: () = assert!(MESSAGE < 1 << 16);
@@ -168,9 +168,10 @@ mod tests {
             [name, priority].concat(),
             [name, name, priority, &integrity].concat(),
             [priority, b"\x00\x06\x00\x03abc\0", &integrity].concat(),
-            // MAPPED-ADDRESS, ALTERNATE-SERVER.
+            // MAPPED-ADDRESS, ALTERNATE-SERVER, NETWORK-COST.
             [&[0, 1, 0, 0], name, priority, &integrity].concat(),
             [&[0x80, 0x23, 0, 0], name, priority, &integrity].concat(),
+            [&[0xc0, 0x57, 0, 0], name, priority, &integrity].concat(),
         ] {
             assert!(Check::parse(&sealed(&wrong)).is_err(), "{wrong:?}");
         }
