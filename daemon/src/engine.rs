@@ -363,6 +363,7 @@ impl Worker {
             unwatched.clone(),
             unwatched.clone(),
             unwatched.clone(),
+            unwatched.clone(),
             unwatched,
         ];
         for (fd, socket) in fds[FRAMES_AT..OTHERS_AT].iter_mut().zip(self.ways.udp.fds()) {
@@ -476,8 +477,10 @@ impl Worker {
                         self.ping(now, ping.peer, ping.echo, ping.reply);
                     }
                 }
+                NodeEvent::Path { path: Path::Udp(address), .. } => self.ways.udp.keep_extra(address),
+                NodeEvent::Guessed { .. } => self.ways.udp.finish_extra(),
                 NodeEvent::Session { .. }
-                | NodeEvent::Path { .. }
+                | NodeEvent::Path { path: Path::Relay(_), .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
@@ -499,11 +502,11 @@ struct Ready {
     device: bool,
 }
 
-/// Where the UDP sockets of the frames are among the file descriptors: one for each family.
+/// Where the UDP sockets of the frames are among the file descriptors: one for each family, and one for all extra sockets.
 const FRAMES_AT: usize = 1;
 /// The same of the sockets for what is no frame.
-const OTHERS_AT: usize = 3;
-const DEVICE_AT: usize = 5;
+const OTHERS_AT: usize = 4;
+const DEVICE_AT: usize = 6;
 
 /// Returns the present by this machine's clocks.
 #[must_use]

@@ -184,6 +184,7 @@ impl Simulation {
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
             direct: false,
+            birthday: false,
             hold_until_mixed: true,
             // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
             timings: Timings {
@@ -355,7 +356,8 @@ impl Simulation {
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
-                | NodeEvent::Near { .. } => {}
+                | NodeEvent::Near { .. }
+                | NodeEvent::Guessed { .. } => {}
             }
         }
     }

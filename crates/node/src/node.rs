@@ -18,7 +18,7 @@ use crate::index::{Numbers, Owners};
 use crate::offload::Succession;
 use crate::order::Order;
 use crate::path::Path;
-use crate::paths::ChangeReason;
+use crate::paths::{Allowance, ChangeReason};
 use crate::peer::Peer;
 use crate::rekey::Timings;
 use crate::routes::Routes;
@@ -64,6 +64,8 @@ pub struct NodeConfig {
     pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
     /// Looks for paths to peers without the relay.
     pub direct: bool,
+    /// Guesses ports of NATs that give each destination another one.
+    pub birthday: bool,
     /// User packets wait until the QUIC exporter is mixed into the keys.
     pub hold_until_mixed: bool,
     /// When keys are replaced.
@@ -138,6 +140,11 @@ pub enum NodeEvent {
         /// Where the peer may be reached.
         remotes: Vec<Candidate>,
     },
+    /// Guessing ports with the peer is over: extra sockets that frames do not use are not needed any more.
+    Guessed {
+        /// Who.
+        peer: NodeId,
+    },
     /// The last session with the peer ended for want of traffic.
     Idle {
         /// Who.
@@ -204,6 +211,11 @@ pub struct Node {
     pub(crate) ice: bool,
     /// The relay is connected.
     pub(crate) relay: bool,
+    /// The peer with which ports are guessed, or were until a moment ago.
+    pub(crate) guessing: Option<NodeId>,
+    pub(crate) allowance: Allowance,
+    /// Something came that [`Node::take_proof`] tells of.
+    pub(crate) proof: bool,
 }
 
 impl Node {
@@ -229,6 +241,9 @@ impl Node {
             candidates: Candidates::default(),
             ice: false,
             relay: true,
+            guessing: None,
+            allowance: Allowance::default(),
+            proof: false,
             config,
         };
         node.stand_on(roster);
@@ -263,7 +278,7 @@ impl Node {
 
     /// Takes the oldest event. Poll after every `handle_*`.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.guessing_ended())
     }
 
     /// Takes the next order for the handshaker. Poll after every `handle_*`.

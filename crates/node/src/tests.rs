@@ -128,6 +128,7 @@ impl World {
             numbers: numbers.clone(),
             endpoints: endpoints.map(|peer| (self.name(*peer), vec![self.udp_address(*peer)])).collect(),
             direct: self.direct,
+            birthday: self.direct,
             hold_until_mixed: self.mixes,
             timings: self.timings,
         };

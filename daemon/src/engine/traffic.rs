@@ -39,10 +39,12 @@ impl Worker {
     fn read_sockets(&mut self, now: Now, others: Option<usize>) {
         let Self { node, device, ways, messages, quic, stun, tx, joining, .. } = self;
         let Ways { udp, drops, .. } = ways;
-        let each = |from, payload: &mut [u8], segment, mark| {
+        let mut each = |from, payload: &mut [u8], segment, mark| {
             let mut writer = Writer::new(device, quic, drops, *joining);
             writer.outer(mark);
             let mut unknown = 0;
+            // What came over the relay proved nothing here.
+            node.take_proof();
             for datagram in payload.chunks_mut(segment) {
                 match datagram.first() {
                     Some(&SEALED) => {
@@ -60,10 +62,17 @@ impl Worker {
             }
             *joining = writer.finish();
             drops.unknown_datagram += unknown;
+            node.take_proof()
         };
         let received = match others {
-            None => udp.recv_batch(each),
-            Some(most) => udp.recv_others(most, each),
+            None => udp
+                .recv_batch(|from, payload, segment, mark| {
+                    each(from, payload, segment, mark);
+                })
+                .and_then(|received| udp.recv_extra(&mut each).map(|()| received)),
+            Some(most) => udp.recv_others(most, |from, payload, segment, mark| {
+                each(from, payload, segment, mark);
+            }),
         };
         // A socket that fails now may work at the next turn; what the relay carries goes on meanwhile.
         if let Err(error) = received {

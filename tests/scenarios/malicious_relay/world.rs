@@ -162,6 +162,7 @@ impl Member {
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
             direct: false,
+            birthday: false,
             hold_until_mixed: mixes,
             timings: Timings::default(),
         };
@@ -221,6 +222,7 @@ impl Member {
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }
+                | NodeEvent::Guessed { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}
             }

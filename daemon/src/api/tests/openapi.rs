@@ -194,7 +194,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 20] = [
+const NESTED: [&str; 21] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
@@ -214,5 +214,6 @@ const NESTED: [&str; 20] = [
     "NatMapping",
     "AddressKind",
     "OwnAddress",
+    "BirthdayStatus",
     "RemoteAddress",
 ];
