@@ -44,6 +44,8 @@ pub(crate) enum Reason {
     NoPeerAddress,
     /// Short probes pass, long ones do not.
     ShortOnly,
+    /// Ports of a NAT are guessed at the moment.
+    Guessing,
     /// Both NATs map for each destination.
     BothDependent,
     /// The NAT here maps for each destination, and the peer's side lets in only whom it sent to.
@@ -86,6 +88,7 @@ impl Reason {
             Self::NoOwnAddress => "no_own_address",
             Self::NoPeerAddress => "no_peer_address",
             Self::ShortOnly => "short_only",
+            Self::Guessing => "guessing",
             Self::BothDependent => "both_dependent",
             Self::DependentHere => "dependent_here",
             Self::DependentThere => "dependent_there",
@@ -128,6 +131,8 @@ fn search(direct: &DirectStatus) -> Reason {
         Reason::OffHere
     } else if direct.sockets.is_empty() {
         Reason::NoSocket
+    } else if direct.birthday.is_some_and(|birthday| birthday.active) {
+        Reason::Guessing
     } else if direct.searching && direct.next_search_s.is_none() {
         // After one that found nothing, its reason says more than that another one goes on.
         Reason::Searching
@@ -212,17 +217,24 @@ impl Words<'_> {
                 "short probes to {peer} are answered but full-size ones are not: something on the way drops large or \
                  fragmented packets"
             ),
+            Reason::Guessing => format!(
+                "this node and {peer} are guessing at which port of a NAT they could meet, which takes 8 s at most{}",
+                self.chance().map(|chance| format!(" and succeeds in {chance}")).unwrap_or_default()
+            ),
             Reason::BothDependent => format!(
                 "the NAT here and the NAT of {peer} both use another public port for each destination (symmetric), so \
-                 neither side can know where the other one will come from"
+                 neither side can know where the other one will come from{}",
+                self.guesses()
             ),
             Reason::DependentHere => format!(
                 "the NAT here uses another public port for each destination (symmetric), and {peer} is behind a NAT or \
-                 firewall that lets in only whom it sent to"
+                 firewall that lets in only whom it sent to{}",
+                self.guesses()
             ),
             Reason::DependentThere => format!(
                 "the NAT of {peer} uses another public port for each destination (symmetric), and this node is behind a \
-                 NAT or firewall that lets in only whom it sent to"
+                 NAT or firewall that lets in only whom it sent to{}",
+                self.guesses()
             ),
             Reason::BlockedHere => format!(
                 "{} was answered, and no STUN server answers this node either: its network seems to block UDP",
@@ -256,6 +268,7 @@ impl Words<'_> {
             }
             Reason::NoSocket => format!("remove \"udp_listen = []\" from {CONFIG} and restart meshd"),
             Reason::Searching => "wait 5 s and ask again".to_owned(),
+            Reason::Guessing => "wait 8 s and ask again".to_owned(),
             Reason::LeftDirect => format!("run \"meshctl ping {peer}\", which tries it again"),
             Reason::NoOwnAddress => "connect this machine to a network (\"ip address\" shows what it has)".to_owned(),
             Reason::NoPeerAddress => {
@@ -284,6 +297,32 @@ impl Words<'_> {
         let proved = remotes.filter_map(|remote| Some((remote.last_full_answer_s?, remote.address))).min();
         let (ago, address) = proved.map_or((0, String::new()), |(ago, address)| (ago, format!(" {address}")));
         format!("the direct path{address} last worked {ago} s ago, and frames have taken the relay since")
+    }
+
+    /// "; 2 attempts to guess a port failed, each of which succeeds in 98 of 100 cases".
+    fn guesses(&self) -> String {
+        let birthday = self.peer.direct.as_ref().and_then(|direct| direct.birthday);
+        let (Some(birthday), Some(chance)) = (birthday, self.chance()) else { return String::new() };
+        let failed = birthday.attempts - birthday.found.min(birthday.attempts);
+        match (birthday.enabled, failed) {
+            (false, _) => {
+                format!("; guessing ports, which succeeds in {chance}, is switched off (birthday = false)")
+            }
+            (true, 0) => format!("; guessing ports, which succeeds in {chance}, was not tried yet"),
+            (true, 1) => format!("; one attempt to guess a port failed, which succeeds in {chance}"),
+            (true, failed) => {
+                format!("; {failed} attempts to guess a port failed, each of which succeeds in {chance}")
+            }
+        }
+    }
+
+    /// "98 of 100 cases".
+    fn chance(&self) -> Option<String> {
+        let chance = self.peer.direct.as_ref()?.birthday?.chance.clamp(0.0, 1.0);
+        let cases =
+            [100_u32, 1000, 10_000, 100_000].into_iter().find(|cases| chance * f64::from(*cases) >= 1.5);
+        let cases = cases.unwrap_or(100_000);
+        Some(format!("{:.0} of {cases} cases", (chance * f64::from(cases)).min(f64::from(cases) - 1.0)))
     }
 
     /// "none of 12 probes to 3 addresses".

@@ -101,6 +101,8 @@ pub struct Config {
     pub direct: bool,
     /// What finds paths without the relay.
     pub path_finder: PathFinder,
+    /// Whether to guess ports of NATs that give each destination another one, where nothing else leads to such a path.
+    pub birthday: bool,
     /// Whether frames go to the relay over UDP where it offers that.
     pub relay_udp: bool,
     /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
@@ -163,6 +165,7 @@ struct File {
     hold_until_mixed: Option<bool>,
     direct: Option<bool>,
     path_finder: Option<PathFinder>,
+    birthday: Option<bool>,
     relay_udp: Option<bool>,
     port_mapping: Option<bool>,
     mdns: Option<bool>,
@@ -247,6 +250,7 @@ impl Config {
             aes: file.crypto.aes.unwrap_or(true),
             direct: file.direct.unwrap_or(true),
             path_finder: file.path_finder.unwrap_or_default(),
+            birthday: file.birthday.unwrap_or(true),
             relay_udp: file.relay_udp.unwrap_or(true),
             port_mapping: file.port_mapping.unwrap_or(true),
             mdns: file.mdns.unwrap_or(true),

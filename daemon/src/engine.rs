@@ -440,6 +440,7 @@ impl Worker {
             unwatched.clone(),
             unwatched.clone(),
             unwatched.clone(),
+            unwatched.clone(),
             unwatched,
         ];
         for (fd, socket) in fds[FRAMES_AT..OTHERS_AT].iter_mut().zip(self.traffic.ways.udp.fds()) {
@@ -563,8 +564,13 @@ impl Worker {
                         self.ping(now, ping.peer, ping.echo, ping.reply);
                     }
                 }
+                NodeEvent::Path { peer, path: Path::Udp(address), .. } => {
+                    let kept = self.traffic.ways.udp.keep_extra(address);
+                    self.node.keep_alone(peer, kept.then_some(address));
+                }
+                NodeEvent::Guessed { .. } => self.traffic.ways.udp.finish_extra(),
                 NodeEvent::Session { .. }
-                | NodeEvent::Path { .. }
+                | NodeEvent::Path { path: Path::Relay(_), .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
@@ -586,11 +592,11 @@ struct Ready {
     device: bool,
 }
 
-/// Where the UDP sockets of the frames are among the file descriptors: one for each family.
+/// Where the UDP sockets of the frames are among the file descriptors: one for each family, and one for all extra sockets.
 const FRAMES_AT: usize = 1;
 /// The same of the sockets for what is no frame.
-const OTHERS_AT: usize = 3;
-const DEVICE_AT: usize = 5;
+const OTHERS_AT: usize = 4;
+const DEVICE_AT: usize = 6;
 
 /// Returns the present by this machine's clocks.
 #[must_use]

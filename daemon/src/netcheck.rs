@@ -63,7 +63,7 @@ pub(crate) async fn run(config: &Config, relay: Option<&RelayUrl>) -> Netcheck {
         cannot_tell.push("whether the router opens ports: \"port_mapping\" is off in meshd.toml".into());
     }
     netcheck.cannot_tell = cannot_tell;
-    let told = forecast::forecast(&netcheck);
+    let told = forecast::forecast(&netcheck, config.direct && config.birthday);
     netcheck.forecast = told.sentences;
     netcheck.advice = told.advice;
     netcheck

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use mesh_control::{
-    AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeState,
-    NodeStatus, OwnAddress, PathChange, PathKind, PathReason, PeerState, PeerStatus, Readiness, RelayState,
-    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters,
+    AddressKind, BirthdayStatus, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus,
+    NodeState, NodeStatus, OwnAddress, PathChange, PathKind, PathReason, PeerState, PeerStatus, Readiness,
+    RelayState, RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters,
 };
 use mesh_ice::IceCounts;
 use mesh_identity::Roster;
@@ -268,6 +268,14 @@ fn direct_status(engine: &EngineSnapshot, peer: &PeerSnapshot) -> DirectStatus {
             .collect(),
         remotes: peer.remotes.iter().map(remote_address).collect(),
         guesses: peer.guesses,
+        birthday: peer.birthday.chance.map(|chance| BirthdayStatus {
+            enabled: engine.node.birthday,
+            active: peer.birthday.active,
+            attempts: peer.birthday.attempts,
+            found: peer.birthday.found,
+            next_s: peer.birthday.next.map(|wait| wait.as_secs()),
+            chance,
+        }),
     }
 }
 
@@ -376,7 +384,7 @@ fn thread(thread: &ThreadSnapshot) -> ThreadCounters {
 mod tests {
     use std::time::Duration;
 
-    use mesh_node::{SessionSnapshot, Snapshot};
+    use mesh_node::{BirthdaySnapshot, SessionSnapshot, Snapshot};
     use mesh_wire::control::{Candidate, Candidates};
 
     use super::*;
@@ -421,6 +429,7 @@ mod tests {
                 drops: Vec::new(),
                 roster_version: 1,
                 direct: true,
+                birthday: true,
                 candidates: Candidates { mapping: Mapping::Dependent, list: vec![own] },
             },
             drops: EngineDrops::default(),
@@ -432,6 +441,9 @@ mod tests {
         assert!(status.enabled && status.searching);
         assert_eq!((status.next_search_s, status.sockets), (Some(7), vec![host]));
         assert_eq!((status.own_mapping, status.peer_mapping), (NatMapping::Dependent, NatMapping::None));
+        let birthday = status.birthday.expect("there is a chance");
+        assert_eq!((status.guesses, birthday.attempts, birthday.found), (1024, 3, 1));
+        assert_eq!((birthday.enabled, birthday.next_s, birthday.chance), (true, Some(60), 0.5));
         assert_eq!(status.own, [OwnAddress { address: seen, kind: AddressKind::Reflexive }]);
         let first = &status.remotes[0];
         assert_eq!((first.address, first.kind, first.sent), (host, AddressKind::Lan, 9));
@@ -470,7 +482,14 @@ mod tests {
             mapping: Mapping::None,
             searching: true,
             next_search: Some(Duration::from_millis(7500)),
-            guesses: 0,
+            guesses: 1024,
+            birthday: BirthdaySnapshot {
+                active: false,
+                attempts: 3,
+                found: 1,
+                next: Some(Duration::from_millis(60_500)),
+                chance: Some(0.5),
+            },
             phase: PeerPhase::Established,
             session: Some(SessionSnapshot {
                 id: [0; 16],

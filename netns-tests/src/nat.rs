@@ -72,6 +72,20 @@ impl NatKind {
         Self::DeadIpv4,
     ];
 
+    /// Those that applications can tell apart: where the kernel makes a kind as well, the translation of the laboratory.
+    pub const DISTINCT: [Self; 10] = [
+        Self::None,
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::SymmetricRandom,
+        Self::SymmetricSequential,
+        Self::Double,
+        Self::UdpBlocked,
+        Self::Ipv6Only,
+        Self::DeadIpv4,
+    ];
+
     /// The name in tables.
     pub const fn name(self) -> &'static str {
         match self {
@@ -198,6 +212,15 @@ impl Site<'_, '_> {
         let router = self.routers.last().context("a host moves to where a router is")?;
         host.run("ip").args(["link", "del", "eth0"]).ok()?;
         router.plug(self.switch.lab(), host, "eth0", self.number()?)
+    }
+
+    /// Gives a host that is here another address in place of the one that it has, and says which.
+    ///
+    /// # Errors
+    /// `ip` failed, or nothing here gives out addresses.
+    pub fn readdress(&self, host: &Host) -> Result<Ipv4Addr> {
+        let router = self.routers.last().context("a router gives out addresses")?;
+        router.readdress(host, "eth0", self.number()?)
     }
 
     /// Lets no datagram through its outermost router any more, silently; TCP passes.

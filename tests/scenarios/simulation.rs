@@ -184,6 +184,7 @@ impl Simulation {
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
             direct: false,
+            birthday: false,
             hold_until_mixed: true,
             // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
             threads: 1,
@@ -356,7 +357,8 @@ impl Simulation {
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
-                | NodeEvent::Near { .. } => {}
+                | NodeEvent::Near { .. }
+                | NodeEvent::Guessed { .. } => {}
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Developer commands: `cargo xtask demo`, `test`, `bench`, `fuzz`, `models`, `package`.
+//! Developer commands: `cargo xtask demo`, `test`, `bench`, `fuzz`, `models`, `nat-matrix`, `package`.
 //!
 //! - `demo` and `bench` make an [`arena`]: network namespaces with the real programs in them.
 //! - `packages` installs what a command needs, or says what is missing.
@@ -13,6 +13,7 @@ mod fuzz;
 mod interrupt;
 mod isolate;
 mod models;
+mod nat_matrix;
 mod package;
 mod packages;
 mod programs;
@@ -44,6 +45,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Run the symbolic models of the protocol and compare their verdicts with the expected ones.
     Models(models::Arguments),
+    /// Let two nodes meet from behind every pair of kinds of NAT, and print how it went.
+    NatMatrix(nat_matrix::Arguments),
     /// Give invented input to everything that reads bytes from outside.
     Fuzz(fuzz::Arguments),
     /// Build the packages and install them in a clean system.
@@ -82,6 +85,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Test(arguments) => checks::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Models(arguments) => models::run(&arguments),
+        Command::NatMatrix(arguments) => nat_matrix::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Package => package::run().map(|()| ExitCode::SUCCESS),
         Command::Serve { bind, bytes, title } => serve::run(bind, bytes, &title).map(|()| ExitCode::SUCCESS),

@@ -22,11 +22,12 @@ pub use error::{ApiError, ErrorCode};
 pub use secret::SecretText;
 pub use time::{ParseTimestampError, Timestamp};
 pub use types::{
-    AddressKind, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind, FamilyCheck, Id,
-    InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck, NetworkStatus,
-    NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason, PeerState, PeerStatus,
-    Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, UpAnswer, UpRequest, Version,
+    AddressKind, BirthdayStatus, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind,
+    FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
+    NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason,
+    PeerState, PeerStatus, Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness, RelayState,
+    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, UpAnswer, UpRequest,
+    Version,
 };
 
 /// Where `meshd` listens unless told otherwise.

@@ -8,7 +8,7 @@ mod request;
 mod status;
 
 pub use change::{PathChange, PathReason};
-pub use direct::{AddressKind, DirectStatus, NatMapping, OwnAddress, RemoteAddress};
+pub use direct::{AddressKind, BirthdayStatus, DirectStatus, NatMapping, OwnAddress, RemoteAddress};
 pub use event::{Event, EventKind, NoticeLevel};
 pub use netcheck::{FamilyCheck, IpFamily, NatFiltering, Netcheck, PortMappingCheck};
 pub use request::{

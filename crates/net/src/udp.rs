@@ -4,13 +4,15 @@
 //! kernel cuts them apart itself (UDP GSO). What the bytes mean is decided elsewhere.
 //!
 //! Each thread has a socket per address family for sealed frames. What is not a frame comes to another one, so that a
-//! flood of it fills neither the queue of the frames nor the time for them; see [`steer`].
+//! flood of it fills neither the queue of the frames nor the time for them; see [`steer`]. Where a NAT gives each socket
+//! another public port, extra sockets can be opened, and one of them kept for an address; see [`extra`].
 //!
-//! Invariants: one address per family; no allocation per datagram; the work of one call is bounded; no
+//! Invariants: one address per family beside extra sockets; no allocation per datagram; the work of one call is bounded; no
 //! ICMP message and no refusal by a firewall ends a socket. No datagram is fragmented by IP, so one that is larger than
 //! the interface's MTU is refused.
 
 mod error;
+mod extra;
 mod lost;
 mod room;
 mod send;
@@ -33,13 +35,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub use error::{UdpBindError, UdpSendError};
 pub use room::Room;
 
-/// The UDP sockets of one thread: at most one for IPv4 and one for IPv6 that sealed frames come to, and as many for
-/// whatever else comes.
+use extra::Extra;
+
+/// The UDP sockets of one thread: at most one for IPv4 and one for IPv6 that sealed frames come to, as many for whatever
+/// else comes, and extra ones.
 #[derive(Debug)]
 pub struct UdpSockets {
     ipv4: Option<UdpSocket>,
     ipv6: Option<UdpSocket>,
     others: Vec<UdpSocket>,
+    extra: Option<Extra>,
     buffers: Buffers,
     growth: room::Growth,
 }
@@ -99,6 +104,9 @@ impl UdpSockets {
             if bound.refused.is_none() {
                 bound.threads[0].others.extend(group);
             }
+            if let IpAddr::V4(ip) = address.ip() {
+                bound.threads[0].extra = Some(Extra::new(ip));
+            }
         }
         Ok(bound)
     }
@@ -108,14 +116,64 @@ impl UdpSockets {
             ipv4: None,
             ipv6: None,
             others: Vec::new(),
+            extra: None,
             buffers: Buffers::new(),
             growth: room::Growth::new(),
         }
     }
 
-    /// What to poll: readable means [`recv_batch`](Self::recv_batch) has work, writable that a full socket has room.
+    /// What to poll, three at most: readable means [`recv_batch`](Self::recv_batch) or [`recv_extra`](Self::recv_extra) has
+    /// work.
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.sockets().map(|socket| socket.socket.as_fd())
+        let extra = self.extra.as_ref().and_then(Extra::fd);
+        self.sockets().map(|socket| socket.socket.as_fd()).chain(extra)
+    }
+
+    /// Like [`recv_batch`](Self::recv_batch), for the extra sockets; `each` also says whether something in the bytes proved
+    /// its sender, to whom datagrams leave from the same socket from then on.
+    ///
+    /// # Errors
+    /// See [`recv_batch`](Self::recv_batch).
+    pub fn recv_extra(
+        &mut self,
+        mut each: impl FnMut(SocketAddr, &mut [u8], usize, Ecn) -> bool,
+    ) -> io::Result<()> {
+        let Self { extra: Some(extra), buffers, growth, .. } = self else { return Ok(()) };
+        for id in extra.readable()? {
+            let Some(socket) = extra.socket(id) else { continue };
+            let mut proved = None;
+            buffers.fill(socket, growth, &mut |from, bytes: &mut [u8], segment, mark| {
+                if each(from, bytes, segment, mark) {
+                    proved = Some(from);
+                }
+            })?;
+            if let Some(from) = proved {
+                extra.proved(from, id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one datagram from the extra socket of a number below 256, which is opened if it is the next one.
+    ///
+    /// # Errors
+    /// See [`UdpSockets::send`]; the limits of the process and of this module count among what the socket refuses.
+    pub fn send_extra(&mut self, number: u16, to: SocketAddr, payload: &[u8]) -> Result<(), UdpSendError> {
+        let extra = self.extra.as_mut().filter(|_| to.is_ipv4()).ok_or(UdpSendError::NoSocket)?;
+        let socket = extra.numbered(number).map_err(UdpSendError::Io)?;
+        send_from(socket, canonical(to), payload, None, 0)
+    }
+
+    /// Keeps the extra socket over which an address proved itself, until many others were kept after it; false where none did.
+    pub fn keep_extra(&mut self, to: SocketAddr) -> bool {
+        self.extra.as_mut().is_some_and(|extra| extra.keep(&canonical(to)))
+    }
+
+    /// Closes all extra sockets that were not kept.
+    pub fn finish_extra(&mut self) {
+        if let Some(extra) = &mut self.extra {
+            extra.finish();
+        }
     }
 
     /// What to poll for [`recv_others`](Self::recv_others); nothing where everything comes to the sockets of the frames.
@@ -204,13 +262,7 @@ impl UdpSockets {
     ) -> Result<(), UdpSendError> {
         let to = canonical(to);
         let socket = self.socket_for(to).ok_or(UdpSendError::NoSocket)?;
-        send::send(&socket.gso, (to, class), payload, segment, |transmit| {
-            if class & !ECN == 0 {
-                socket.state.try_send((&socket.socket).into(), transmit)
-            } else {
-                send::with_class(socket.socket.as_raw_fd(), transmit, class)
-            }
-        })
+        send_from(socket, to, payload, segment, class)
     }
 
     /// Sends one datagram that may pass only `hops` routers, 1 at least.
@@ -229,8 +281,25 @@ impl UdpSockets {
     }
 
     fn socket_for(&self, to: SocketAddr) -> Option<&UdpSocket> {
-        if to.is_ipv4() { self.ipv4.as_ref() } else { self.ipv6.as_ref() }
+        let extra = self.extra.as_ref().and_then(|extra| extra.reaches(&to));
+        extra.or(if to.is_ipv4() { self.ipv4.as_ref() } else { self.ipv6.as_ref() })
     }
+}
+
+fn send_from(
+    socket: &UdpSocket,
+    to: SocketAddr,
+    payload: &[u8],
+    segment: Option<u16>,
+    class: u8,
+) -> Result<(), UdpSendError> {
+    send::send(&socket.gso, (to, class), payload, segment, |transmit| {
+        if class & !ECN == 0 {
+            socket.state.try_send((&socket.socket).into(), transmit)
+        } else {
+            send::with_class(socket.socket.as_raw_fd(), transmit, class)
+        }
+    })
 }
 
 /// One bound socket.
@@ -246,13 +315,19 @@ struct UdpSocket {
 impl UdpSocket {
     /// Binds one; a further one to the address of the others where it is shared.
     fn bind(address: SocketAddr, shared: bool) -> io::Result<Self> {
+        let socket = Self::bind_small(address, shared)?;
+        enlarge_buffers(&socket.socket);
+        Ok(socket)
+    }
+
+    /// With the buffers that the kernel gives by itself.
+    fn bind_small(address: SocketAddr, shared: bool) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_port(shared)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_nonblocking(true)?;
-        enlarge_buffers(&socket);
         socket.bind(&address.into())?;
         let state = UdpSocketState::new((&socket).into())?;
         let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;

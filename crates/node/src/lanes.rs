@@ -181,6 +181,15 @@ impl Node {
         }
     }
 
+    /// Keeps an address of a peer from the workers: the first thread has the socket that it answers. Call after
+    /// [`NodeEvent::Path`](crate::NodeEvent::Path) and before [`Node::share_out`].
+    pub fn keep_alone(&mut self, peer: NodeId, address: Option<SocketAddr>) {
+        if let Some(slot) = self.by_id.get(&peer).copied() {
+            self.peers[slot.0].alone = address;
+            self.unsettle(slot);
+        }
+    }
+
     /// Takes the next news for the worker of a thread, 1 and up. Poll after [`Node::share_out`].
     pub fn poll_news(&mut self, thread: u16) -> Option<News> {
         self.sharing.news.get_mut(usize::from(thread).checked_sub(1)?)?.pop_front()
@@ -250,7 +259,8 @@ impl Node {
         if limited || live.lanes.is_empty() || !peer.queue.is_empty() || way.also.is_some() {
             return None;
         }
-        let grant = Grant { number: live.number.get(), to: direct(way.path)?, single: way.single };
+        let to = direct(way.path).filter(|to| peer.alone != Some(*to))?;
+        let grant = Grant { number: live.number.get(), to, single: way.single };
         let stale = live.established + self.config.timings.stale();
         Some((grant, peer.paths.sure_until().map_or(stale, |until| until.min(stale))))
     }

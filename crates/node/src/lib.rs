@@ -60,7 +60,9 @@ pub use rekey::Timings;
 pub use report::Report;
 pub use routes::Routes;
 pub use segment::mac_of;
-pub use snapshot::{ChangeSnapshot, PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot};
+pub use snapshot::{
+    BirthdaySnapshot, ChangeSnapshot, PeerPhase, PeerSnapshot, RemoteSnapshot, SessionSnapshot, Snapshot,
+};
 pub use together::Together;
 pub use tx::{BATCH, By, Transmit, TxQueue};
 pub use worker::Worker;

@@ -19,7 +19,7 @@ use crate::lanes::Sharing;
 use crate::offload::Succession;
 use crate::order::Order;
 use crate::path::Path;
-use crate::paths::ChangeReason;
+use crate::paths::{Allowance, ChangeReason};
 use crate::peer::Peer;
 use crate::rekey::Timings;
 use crate::routes::Routes;
@@ -65,6 +65,8 @@ pub struct NodeConfig {
     pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
     /// Looks for paths to peers without the relay.
     pub direct: bool,
+    /// Guesses ports of NATs that give each destination another one.
+    pub birthday: bool,
     /// User packets wait until the QUIC exporter is mixed into the keys.
     pub hold_until_mixed: bool,
     /// When keys are replaced.
@@ -141,6 +143,11 @@ pub enum NodeEvent {
         /// Where the peer may be reached.
         remotes: Vec<Candidate>,
     },
+    /// Guessing ports with the peer is over: extra sockets that frames do not use are not needed any more.
+    Guessed {
+        /// Who.
+        peer: NodeId,
+    },
     /// The last session with the peer ended for want of traffic.
     Idle {
         /// Who.
@@ -208,6 +215,11 @@ pub struct Node {
     /// The relay is connected.
     pub(crate) relay: bool,
     pub(crate) sharing: Sharing,
+    /// The peer with which ports are guessed, or were until a moment ago.
+    pub(crate) guessing: Option<NodeId>,
+    pub(crate) allowance: Allowance,
+    /// Something came that [`Node::take_proof`] tells of.
+    pub(crate) proof: bool,
 }
 
 impl Node {
@@ -234,6 +246,9 @@ impl Node {
             ice: false,
             relay: true,
             sharing: Sharing::new(config.threads),
+            guessing: None,
+            allowance: Allowance::default(),
+            proof: false,
             config,
         };
         node.stand_on(roster);
@@ -268,7 +283,7 @@ impl Node {
 
     /// Takes the oldest event. Poll after every `handle_*`.
     pub fn poll_event(&mut self) -> Option<NodeEvent> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.guessing_ended())
     }
 
     /// Takes the next order for the handshaker. Poll after every `handle_*`.

@@ -12,6 +12,7 @@
 //! Invariants: no clock, no randomness; every list is bounded; nothing the peer says moves frames anywhere before a
 //! challenge with an unpredictable id came back from there.
 
+mod birthday;
 mod change;
 mod measure;
 mod near;
@@ -30,7 +31,9 @@ use mesh_wire::NodeId;
 use mesh_wire::control::{self, Candidates, Mapping};
 
 use crate::path::Path;
+use crate::tx::By;
 
+pub(crate) use self::birthday::{Allowance, Birthday, chance};
 pub(crate) use self::change::Change;
 pub use self::change::ChangeReason;
 pub(crate) use self::opening::OPENING_HOPS;
@@ -55,6 +58,7 @@ pub(crate) struct Paths {
     public: Option<SocketAddrV4>,
     /// Addresses that nobody named and that were challenged all the same.
     guessed: u64,
+    birthday: Birthday,
     search: Option<Search>,
     /// When the last search began.
     began: Option<Instant>,
@@ -120,7 +124,9 @@ pub(crate) enum Step {
     Challenge(SocketAddr, Size),
     /// Send a short challenge to an address that nobody named. It need not be remembered: where it arrives, the peer's
     /// answer comes from an address that was only seen, which is challenged then.
-    Guess(SocketAddr),
+    Guess(SocketAddr, By),
+    /// Begin to guess ports with [`Paths::begin_birthday`], if the node may.
+    Birthday,
     /// Frames take another path.
     Moved,
     /// The path in use carries frames of another length than before.
@@ -145,6 +151,8 @@ pub(crate) struct Setting {
     pub(crate) searches: bool,
     /// The relay may reach the peer.
     pub(crate) relay: bool,
+    /// Ports may be guessed.
+    pub(crate) birthday: bool,
     /// How the node's own NAT maps.
     pub(crate) mapping: Mapping,
     /// The longest payload that there is, in bytes.
@@ -164,6 +172,7 @@ impl Paths {
             mapping: Mapping::Unknown,
             public: None,
             guessed: 0,
+            birthday: Birthday::default(),
             search: None,
             began: None,
             failures: 0,
@@ -284,7 +293,8 @@ impl Paths {
         if let Some(remote) = self.remotes.iter_mut().find(|remote| remote.address == address) {
             // The NATs of both are open for each other there: nothing is to be waited for.
             let news = !std::mem::replace(&mut remote.heard, true) && remote.answered.is_none();
-            return news && self.search.is_some() && setting.searches && self.search_now(now);
+            let looks = self.search.is_some() || self.guesses();
+            return news && looks && setting.searches && self.search_now(now);
         }
         // It comes from where nobody said it would: its NAT made another address of it, or it moved.
         self.add(Remote::seen(address));
@@ -384,7 +394,8 @@ impl Paths {
         let Path::Relay(peer) = self.relay else { return };
         let near = std::mem::take(&mut self.near);
         let (changes, last_change, guessed) = (self.changes, self.last_change, self.guessed);
-        *self = Self { changes, last_change, guessed, near, ..Self::new(peer) };
+        let birthday = self.birthday.anew();
+        *self = Self { changes, last_change, guessed, birthday, near, ..Self::new(peer) };
         self.add_near();
     }
 
@@ -437,13 +448,14 @@ impl Paths {
             _ => None,
         };
         let sizes = self.remotes.iter().filter_map(|remote| remote.sizing.due()).min();
-        [search, check, unanswered, long, sizes].into_iter().flatten().min()
+        [search, check, unanswered, long, sizes, self.birthday.due()].into_iter().flatten().min()
     }
 
     /// Does what is due.
     pub(crate) fn timeout(&mut self, now: Instant, setting: Setting) -> Vec<Step> {
         let mut steps = Vec::new();
         self.search_goes_on(now, setting, &mut steps);
+        self.birthday_goes_on(now, setting, &mut steps);
         self.check(now, setting, &mut steps);
         self.measure(now, setting, &mut steps);
         steps
@@ -504,6 +516,9 @@ impl Paths {
         if challenged {
             self.predict(&mut search, setting, steps);
         }
+        if self.wants_birthday(now, &search, setting) {
+            steps.push(Step::Birthday);
+        }
         self.search = Some(search);
     }
 
@@ -518,7 +533,7 @@ impl Paths {
         search.predictions += 1;
         for address in predict::predicted(self.mapping, self.public) {
             self.guessed += 1;
-            steps.push(Step::Guess(address));
+            steps.push(Step::Guess(address, By::Usual));
         }
     }
 
@@ -643,6 +658,7 @@ impl Paths {
         if matches!(path, Path::Udp(_)) {
             self.data.since = Some(now);
             self.data.heard = Some(now);
+            self.birthday.is_found();
             (self.failures, self.next_search) = (0, None);
             if let Some(search) = &mut self.search {
                 // A better one may answer in a moment.

@@ -1,6 +1,7 @@
 //! One peer: its sessions, the way to it, the packets that wait for it.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mesh_session::handshake::HandshakeError;
@@ -72,6 +73,8 @@ pub(crate) struct Peer {
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
     pub(crate) last_error: Option<HandshakeError>,
+    /// An address that only the first thread has the socket for.
+    pub(crate) alone: Option<SocketAddr>,
     /// What workers were told: how they may send to it, and the longest packet of a path that has a limit.
     pub(crate) shared: (Option<Grant>, Option<usize>),
 }
@@ -169,6 +172,7 @@ impl Peer {
             last_received: None,
             traffic: Traffic::default(),
             last_error: None,
+            alone: None,
             shared: (None, None),
         }
     }

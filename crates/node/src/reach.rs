@@ -94,7 +94,9 @@ impl Node {
     pub(crate) fn setting(&self, slot: Slot) -> Setting {
         let searches = self.config.direct && !self.peers[slot.0].sessions.is_empty();
         let relay = self.relay && self.peers[slot.0].online != Some(false);
-        Setting { searches, relay, mapping: self.candidates.mapping, most: self.longest_payload() }
+        let birthday = searches && self.config.birthday;
+        let (mapping, most) = (self.candidates.mapping, self.longest_payload());
+        Setting { searches, relay, birthday, mapping, most }
     }
 
     pub(crate) fn paths_timeout(&mut self, now: Now, slot: Slot, tx: &mut TxQueue) {
@@ -139,6 +141,7 @@ impl Node {
         challenge: PathChallenge,
         tx: &mut TxQueue,
     ) {
+        self.proof = true;
         let seen = match from {
             Path::Relay(_) => None,
             // Which of the interfaces it means, only the peer knows.
@@ -165,6 +168,7 @@ impl Node {
             self.event(NodeEvent::Pong { peer, id: response.id, rtt, path: from });
             return;
         }
+        self.proof = true;
         let setting = self.setting(slot);
         let (rtt, steps) = self.peers[slot.0].paths.answered_by(now.instant, from, response.id, setting);
         if rtt.is_some() && from == self.peers[slot.0].paths.current() {
@@ -182,7 +186,7 @@ impl Node {
                     self.tell_candidates(now, slot, tx);
                     self.agent_wanted(now, slot);
                 }
-                Step::Open(address) | Step::Guess(address) if !self.may_search(now, slot, address) => {}
+                Step::Open(address) | Step::Guess(address, _) if !self.may_search(now, slot, address) => {}
                 Step::Open(address) => {
                     let id = self.short_challenge(now, slot, address, By::Hops(OPENING_HOPS), tx);
                     // It may reach a peer that is near all the same.
@@ -190,9 +194,10 @@ impl Node {
                         self.peers[slot.0].paths.challenged(now, address, id, Size::Short);
                     }
                 }
-                Step::Guess(address) => {
-                    self.short_challenge(now, slot, address, By::Usual, tx);
+                Step::Guess(address, by) => {
+                    self.short_challenge(now, slot, address, by, tx);
                 }
+                Step::Birthday => self.begin_birthday(now, slot),
                 Step::Challenge(address, size) => {
                     let Some(size) = self.challenge_size(now, slot, address, size) else { continue };
                     let id = self.random_u64();
@@ -219,6 +224,35 @@ impl Node {
                 Step::Sized => self.event(NodeEvent::PathSize { peer: self.peers[slot.0].id }),
             }
         }
+    }
+
+    /// Lets ports be guessed with a peer: with one at a time, and not too often.
+    fn begin_birthday(&mut self, now: Instant, slot: Slot) {
+        let idle = self.guessing.is_none_or(|peer| !self.is_guessing(peer));
+        if !idle || !self.allowance.take(now) {
+            return;
+        }
+        let (seed, setting) = (self.random_u64(), self.setting(slot));
+        let peer = &mut self.peers[slot.0];
+        if peer.paths.begin_birthday(now, seed, setting) {
+            self.guessing = Some(peer.id);
+        }
+    }
+
+    fn is_guessing(&self, peer: NodeId) -> bool {
+        self.by_id.get(&peer).is_some_and(|slot| self.peers[slot.0].paths.guesses())
+    }
+
+    /// Tells once that the guessing is over.
+    pub(crate) fn guessing_ended(&mut self) -> Option<NodeEvent> {
+        let peer = self.guessing.filter(|peer| !self.is_guessing(*peer))?;
+        self.guessing = None;
+        Some(NodeEvent::Guessed { peer })
+    }
+
+    /// Tells once whether something came since the last call that answers, or asks for an answer, on the way that it came.
+    pub fn take_proof(&mut self) -> bool {
+        std::mem::take(&mut self.proof)
     }
 
     /// Sends a challenge that leaves by itself, and returns its id.

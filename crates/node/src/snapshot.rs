@@ -9,7 +9,7 @@ use mesh_wire::control::{CandidateKind, Candidates, Mapping};
 use crate::counters::{Counters, DropReason};
 use crate::node::Node;
 use crate::path::Path;
-use crate::paths::{ChangeReason, Remote};
+use crate::paths::{Birthday, ChangeReason, Remote, chance};
 use crate::peer::Peer;
 
 /// A node at one moment.
@@ -23,6 +23,8 @@ pub struct Snapshot {
     pub roster_version: u64,
     /// It looks for paths without the relay.
     pub direct: bool,
+    /// It guesses ports where nothing else leads to a direct path.
+    pub birthday: bool,
     /// Where it may be reached without the relay, as far as it was found out.
     pub candidates: Candidates,
 }
@@ -54,6 +56,8 @@ pub struct PeerSnapshot {
     pub next_search: Option<Duration>,
     /// Challenges that went to ports which it did not name.
     pub guesses: u64,
+    /// What came of guessing ports with it.
+    pub birthday: BirthdaySnapshot,
     /// What we do about it.
     pub phase: PeerPhase,
     /// The session in use.
@@ -81,6 +85,21 @@ pub struct ChangeSnapshot {
     pub to: Path,
     /// Why.
     pub reason: ChangeReason,
+}
+
+/// What came of guessing ports with a peer, as of one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct BirthdaySnapshot {
+    /// It goes on.
+    pub active: bool,
+    /// How often it began.
+    pub attempts: u32,
+    /// How often it led to a path.
+    pub found: u32,
+    /// How long until it may begin again, after attempts without a result.
+    pub next: Option<Duration>,
+    /// How likely one attempt leads to a path, from 0 to 1; none where nothing has to be guessed.
+    pub chance: Option<f64>,
 }
 
 /// An address of a peer at one moment.
@@ -141,16 +160,31 @@ impl Node {
     #[must_use]
     pub fn snapshot(&self, now: Instant, handshakes: &Counters) -> Snapshot {
         Snapshot {
-            peers: self.peers.iter().map(|peer| peer_snapshot(peer, now, self.overhead())).collect(),
+            peers: self
+                .peers
+                .iter()
+                .map(|peer| peer_snapshot(peer, self.candidates.mapping, now, self.overhead()))
+                .collect(),
             drops: self.counters.plus(handshakes).iter().collect(),
             roster_version: self.roster.version(),
             direct: self.config.direct,
+            birthday: self.config.birthday,
             candidates: self.candidates.clone(),
         }
     }
 }
 
-fn peer_snapshot(peer: &Peer, now: Instant, overhead: u16) -> PeerSnapshot {
+fn birthday_snapshot(birthday: &Birthday, chance: Option<f64>, now: Instant) -> BirthdaySnapshot {
+    BirthdaySnapshot {
+        active: birthday.is_active(),
+        attempts: birthday.attempts,
+        found: birthday.found,
+        next: birthday.next.map(|at| at.saturating_duration_since(now)),
+        chance,
+    }
+}
+
+fn peer_snapshot(peer: &Peer, own: Mapping, now: Instant, overhead: u16) -> PeerSnapshot {
     let direct = matches!(peer.paths.current(), Path::Udp(_));
     let session = peer.mixed().or_else(|| peer.current()).map(|at| &peer.sessions[at]);
     PeerSnapshot {
@@ -176,6 +210,7 @@ fn peer_snapshot(peer: &Peer, now: Instant, overhead: u16) -> PeerSnapshot {
         searching: peer.paths.searches(),
         next_search: peer.paths.next_search().map(|at| at.saturating_duration_since(now)),
         guesses: peer.paths.guessed(),
+        birthday: birthday_snapshot(peer.paths.birthday(), chance(own, peer.paths.mapping()), now),
         phase: match (session, peer.dialling) {
             (Some(_), _) => PeerPhase::Established,
             (None, true) => PeerPhase::Handshaking,

@@ -138,6 +138,7 @@ impl World {
             numbers: numbers.clone(),
             endpoints: endpoints.map(|peer| (self.name(*peer), vec![self.udp_address(*peer)])).collect(),
             direct: self.direct,
+            birthday: self.direct,
             hold_until_mixed: self.mixes,
             timings: self.timings,
             threads: self.threads.get(&id).copied().unwrap_or(1),

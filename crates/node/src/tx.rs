@@ -20,6 +20,8 @@ pub enum By {
     Usual,
     /// The same, but it may pass only so many routers (TTL, hop limit).
     Hops(u8),
+    /// From an extra socket of this number, which is below 256 and opened where it is not.
+    Extra(u16),
 }
 
 /// One message for one path.

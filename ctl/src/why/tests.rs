@@ -1,14 +1,15 @@
 //! Every reason from what leads to it, in words that a stranger understands.
 
 use mesh_control::{
-    Counters, CryptoStatus, Mode, NodeState, NodeStatus, OwnAddress, Readiness, RelayStatus, SessionStatus,
+    BirthdayStatus, Counters, CryptoStatus, Mode, NodeState, NodeStatus, OwnAddress, Readiness, RelayStatus,
+    SessionStatus,
 };
 
 use super::*;
 
 #[test]
 fn every_cause_has_its_reason() {
-    let cases: [(Reason, Change); 22] = [
+    let cases: [(Reason, Change); 23] = [
         (Reason::Direct, |status| status.peers[0].path = PathKind::Direct),
         (Reason::RelayDown, |status| {
             status.relay.as_mut().unwrap().state = RelayState::Connecting;
@@ -40,6 +41,10 @@ fn every_cause_has_its_reason() {
         (Reason::NoOwnAddress, |status| direct(status).own.clear()),
         (Reason::NoPeerAddress, |status| direct(status).remotes.clear()),
         (Reason::ShortOnly, |status| direct(status).remotes[1].last_answer_s = Some(3)),
+        (Reason::Guessing, |status| {
+            let birthday = BirthdayStatus { active: true, chance: 0.98, ..BirthdayStatus::default() };
+            direct(status).birthday = Some(birthday);
+        }),
         (Reason::BothDependent, |status| {
             let direct = direct(status);
             (direct.own_mapping, direct.peer_mapping) = (NatMapping::Dependent, NatMapping::Dependent);
@@ -126,6 +131,32 @@ fn sentence_names_what_is_known() {
 }
 
 #[test]
+fn what_came_of_guessing_is_told_with_its_chance() {
+    let ends = |birthday: BirthdayStatus| {
+        let mut status = sample();
+        direct(&mut status).own_mapping = NatMapping::Dependent;
+        direct(&mut status).birthday = Some(birthday);
+        let sentence = judge(&status, &status.peers[0]).sentence;
+        sentence.split_once("; ").unwrap().1.to_owned()
+    };
+    let some =
+        BirthdayStatus { enabled: true, attempts: 3, found: 1, chance: 0.983, ..BirthdayStatus::default() };
+    assert_eq!(ends(some), "2 attempts to guess a port failed, each of which succeeds in 98 of 100 cases");
+    assert_eq!(
+        ends(BirthdayStatus { attempts: 1, found: 0, chance: 0.000_252, ..some }),
+        "one attempt to guess a port failed, which succeeds in 3 of 10000 cases"
+    );
+    assert_eq!(
+        ends(BirthdayStatus { enabled: false, chance: 0.999_9, ..some }),
+        "guessing ports, which succeeds in 99 of 100 cases, is switched off (birthday = false)"
+    );
+    assert_eq!(
+        ends(BirthdayStatus { attempts: 1, chance: 0.0157, ..some }),
+        "guessing ports, which succeeds in 2 of 100 cases, was not tried yet"
+    );
+}
+
+#[test]
 fn port_that_is_not_known_is_the_usual_one() {
     let mut status = sample();
     let direct = direct(&mut status);
@@ -190,6 +221,7 @@ fn sample() -> Status {
                     remote("198.51.100.7:52000", AddressKind::Reflexive),
                 ],
                 guesses: 0,
+                birthday: None,
             }),
             ..PeerStatus::default()
         }],

@@ -94,6 +94,7 @@ mod tests {
         let config = load("").unwrap();
         assert!(config.direct && config.udp_listen.is_none() && config.endpoints.is_empty());
         assert!(!load("direct = false").unwrap().direct);
+        assert!(config.birthday && !load("birthday = false").unwrap().birthday);
         assert!(config.mdns && !load("mdns = false").unwrap().mdns);
         assert_eq!(load("udp_listen = []").unwrap().udp_listen, Some(Vec::new()));
         assert!(config.hold_until_mixed);

@@ -40,6 +40,8 @@ pub(super) trait Machine {
         frame: &'a mut [u8],
         tx: &mut TxQueue,
     ) -> Option<Delivery<'a>>;
+    /// Tells once whether something came since the last call that answers, or asks for an answer, on the way that it came.
+    fn take_proof(&mut self) -> bool;
     /// Bytes in front of the IP header of a packet.
     fn network(&self, packet: &[u8]) -> Option<usize>;
     /// Whether a packet is for a peer that is reached over the relay.
@@ -59,6 +61,10 @@ impl Machine for Node {
         tx: &mut TxQueue,
     ) -> Option<Delivery<'a>> {
         self.handle_frame(now, path, frame, tx)
+    }
+
+    fn take_proof(&mut self) -> bool {
+        Node::take_proof(self)
     }
 
     fn network(&self, packet: &[u8]) -> Option<usize> {
@@ -105,10 +111,12 @@ impl Traffic {
     ) {
         let Self { device, ways, quic, tx, joining, moved, .. } = self;
         let Ways { udp, drops, .. } = ways;
-        let each = |from, payload: &mut [u8], segment, mark: Ecn| {
+        let mut each = |from, payload: &mut [u8], segment, mark: Ecn| {
             let mut writer = Writer::new(device, quic, drops, *joining);
             writer.outer(mark);
             let mut unknown = 0;
+            // What came over the relay proved nothing here.
+            machine.take_proof();
             for datagram in payload.chunks_mut(segment) {
                 if datagram.first() == Some(&SEALED) {
                     moved.frames += 1;
@@ -121,10 +129,17 @@ impl Traffic {
             }
             *joining = writer.finish();
             drops.unknown_datagram += unknown;
+            machine.take_proof()
         };
         let received = match others {
-            None => udp.recv_batch(each),
-            Some(most) => udp.recv_others(most, each),
+            None => udp
+                .recv_batch(|from, payload, segment, mark| {
+                    each(from, payload, segment, mark);
+                })
+                .and_then(|received| udp.recv_extra(&mut each).map(|()| received)),
+            Some(most) => udp.recv_others(most, |from, payload, segment, mark| {
+                each(from, payload, segment, mark);
+            }),
         };
         // A socket that fails now may work at the next turn; what the relay carries goes on meanwhile.
         if let Err(error) = received {

@@ -36,6 +36,7 @@ impl Ways {
             Path::Udp(address) if by != By::Usual => {
                 let sent = match by {
                     By::Usual => self.udp.send(address, &payload, None, 0),
+                    By::Extra(number) => self.udp.send_extra(number, address, &payload),
                     By::Hops(hops) => self.udp.send_near(address, &payload, hops),
                 };
                 self.count(sent);

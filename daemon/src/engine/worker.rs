@@ -41,6 +41,11 @@ impl Machine for Worker {
         self.handle_frame(path, frame, false)
     }
 
+    /// Only the first thread has extra sockets.
+    fn take_proof(&mut self) -> bool {
+        false
+    }
+
     fn network(&self, _: &[u8]) -> Option<usize> {
         Some(0)
     }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mesh_control::{NatFiltering, NatMapping};
+use mesh_wire::control::Step;
 use mesh_wire::stun::{BindingRequest, BindingSuccess, Change, MESSAGE};
 use tokio::net::UdpSocket;
 use tokio::time::{Instant, timeout_at};
@@ -43,10 +44,21 @@ impl Findings {
         let own = hosts.contains(&self.mapped.ip()) || self.mapped.ip().is_loopback();
         match (same, self.seen.len()) {
             (true, _) if own && self.mapped.port() == self.port => NatMapping::None,
+            (false, _) if self.counts() => NatMapping::Sequential,
             (false, _) => NatMapping::Dependent,
             (true, 2..) => NatMapping::Independent,
             (true, _) => NatMapping::Unknown,
         }
+    }
+
+    /// Whether one server asked after the other saw ports that follow each other.
+    fn counts(&self) -> bool {
+        let mut pairs = self.seen.windows(2);
+        pairs.all(|pair| {
+            let [(_, before), (_, after)] = pair else { return false };
+            let step = i32::from(after.port()) - i32::from(before.port());
+            before.ip() == after.ip() && Step::new(step).is_some()
+        })
     }
 
     /// Whether servers at two IP addresses told where they saw this node.
@@ -209,7 +221,8 @@ mod tests {
         assert_eq!(mapping(&[(first, "10.0.0.1:6")]), NatMapping::Unknown);
         assert_eq!(mapping(&[(first, "192.0.2.9:5")]), NatMapping::Unknown);
         assert_eq!(mapping(&[(first, "192.0.2.9:5"), (second, "192.0.2.9:5")]), NatMapping::Independent);
-        assert_eq!(mapping(&[(first, "192.0.2.9:5"), (second, "192.0.2.9:6")]), NatMapping::Dependent);
+        assert_eq!(mapping(&[(first, "192.0.2.9:5"), (second, "192.0.2.9:60")]), NatMapping::Dependent);
+        assert_eq!(mapping(&[(first, "192.0.2.9:5"), (second, "192.0.2.9:6")]), NatMapping::Sequential);
         assert_eq!(mapping(&[(first, "10.0.0.1:5"), (second, "192.0.2.9:6")]), NatMapping::Dependent);
         assert!(!findings(&[(first, first), (second, first)], None, None).two_addresses());
         assert!(findings(&[(first, first), ("192.0.2.2:1", first)], None, None).two_addresses());

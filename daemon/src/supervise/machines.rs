@@ -54,6 +54,7 @@ pub(super) fn machines(
         numbers: numbers.clone(),
         endpoints: shared.config.endpoints.clone(),
         direct: shared.config.direct,
+        birthday: shared.config.birthday,
         hold_until_mixed: shared.config.hold_until_mixed,
         timings: shared.timings,
         threads,

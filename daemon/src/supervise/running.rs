@@ -361,6 +361,10 @@ impl Running {
                     return After::Nothing;
                 }
             }
+            NodeEvent::Guessed { peer } => {
+                tracing::debug!(peer = %self.name(*peer), "ports are not guessed any more");
+                return After::Nothing;
+            }
             NodeEvent::Near { peer } => {
                 tracing::debug!(peer = %self.name(*peer), "found on a local network");
                 self.passed.found(*peer);

@@ -44,6 +44,7 @@ impl Place {
             aes: true,
             path_finder: crate::config::PathFinder::Sealed,
             direct: false,
+            birthday: false,
             relay_udp: true,
             port_mapping: false,
             mdns: false,

@@ -305,6 +305,14 @@ impl Daemon {
         &self.dir
     }
 
+    /// How many UDP sockets are open in its host.
+    ///
+    /// # Errors
+    /// `ss` failed.
+    pub fn udp_sockets(&self) -> Result<usize> {
+        Ok(self.host.run("ss").args(["-uanH"]).ok()?.stdout.lines().count())
+    }
+
     fn command(&self) -> Result<Run<'_>> {
         let program = match &self.options.program {
             Some(program) => program.clone(),

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::{Daemon, DaemonOptions, Relay};
 use crate::host::Host;
@@ -32,6 +34,8 @@ pub struct Contact {
     pub answered: Duration,
     /// To the moment at which both ends said that their path is direct, where they did.
     pub direct: Option<Duration>,
+    /// To the moment at which it was left at the relay: neither end looked any further, or the time was over.
+    pub left: Option<Duration>,
     /// UDP datagrams that both hosts sent meanwhile, STUN, challenges and frames.
     pub datagrams: u64,
 }
@@ -86,7 +90,8 @@ impl Pair {
         })
     }
 
-    /// Pings from the second node to the first until the path between them is direct, for `limit` at most.
+    /// Pings from the second node to the first until the path between them is direct or neither end looks for one any
+    /// more, for `limit` at most.
     ///
     /// # Errors
     /// No ping was answered.
@@ -96,12 +101,16 @@ impl Pair {
         let mut pings = self.pings("0.05")?;
         pings.wait_for_log("bytes from", limit)?;
         let answered = start.elapsed();
-        let direct = wait_until("a direct path or the end", limit + PATIENCE, || {
-            let direct = self.paths()? == ["direct", "direct"];
+        let (direct, after) = wait_until("a direct path or the end", limit + PATIENCE, || {
+            let sides = self.sides()?;
+            let direct = sides.iter().all(|side| side["path"] == "direct");
             let elapsed = start.elapsed();
-            Ok((direct || elapsed >= limit).then_some(direct.then_some(elapsed)))
+            let over = elapsed >= limit || sides.iter().all(has_given_up);
+            Ok((direct || over).then_some((direct, elapsed)))
         })?;
-        Ok(Contact { answered, direct, datagrams: self.datagrams()? - before })
+        let datagrams = self.datagrams()? - before;
+        let (direct, left) = if direct { (Some(after), None) } else { (None, Some(after)) };
+        Ok(Contact { answered, direct, left, datagrams })
     }
 
     /// The same, but the path has to become direct; says after what time it was.
@@ -114,6 +123,17 @@ impl Pair {
         contact.direct.with_context(|| {
             format!("{} and {} found no direct path in {limit:?}: {contact:?}", first.name(), second.name())
         })
+    }
+
+    /// Pings each way while the relay's process is held, so that nothing passes over it.
+    ///
+    /// # Errors
+    /// A ping was not answered.
+    pub fn prove_direct(&mut self) -> Result<()> {
+        self.relay.process()?.signal(Signal::SIGSTOP)?;
+        let proved = self.every_ping("0.02", 5);
+        self.relay.process()?.signal(Signal::SIGCONT)?;
+        proved
     }
 
     /// UDP datagrams that both hosts have sent.
@@ -144,6 +164,14 @@ impl Pair {
             })?;
         }
         Ok(())
+    }
+
+    /// What each end says of the other.
+    fn sides(&self) -> Result<[Value; 2]> {
+        let [first, second] = &self.nodes;
+        let side =
+            |node: &Daemon, peer: &Daemon| Ok::<_, anyhow::Error>(node.status()?.peer(peer.name())?.clone());
+        Ok([side(first, second)?, side(second, first)?])
     }
 
     /// What both ends say of their path.
@@ -184,6 +212,15 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+/// A search was there and found nothing, ports are not guessed, and the next search is some time away.
+fn has_given_up(side: &Value) -> bool {
+    let direct = &side["direct"];
+    side["path"] == "relay"
+        && direct["searching"] == false
+        && direct["next_search_s"].as_u64().is_some_and(|seconds| seconds > 0)
+        && direct["birthday"]["active"] != true
 }
 
 /// The relay's name: each end finds it over the family that it has.

@@ -66,6 +66,10 @@ impl Engine {
         self.shared.with(|state| state.translator.forget());
     }
 
+    pub(super) fn lets_in(&self, far: Ipv4Addr) -> bool {
+        self.shared.with(|state| state.translator.lets_in(far, Instant::now()))
+    }
+
     pub(super) fn refused(&self, refusal: Refusal) -> u64 {
         self.shared.with(|state| state.refused.get(&refusal).copied().unwrap_or(0))
     }

@@ -74,6 +74,15 @@ impl Router {
         Ok(engine.refused(refusal))
     }
 
+    /// Tells whether datagrams from this address would come in through any mapping.
+    ///
+    /// # Errors
+    /// The kernel translates and does not tell.
+    pub fn lets_in(&self, far: Ipv4Addr) -> Result<bool> {
+        let engine = self.engine.as_ref().context("the kernel translates here and does not tell")?;
+        Ok(engine.lets_in(far))
+    }
+
     /// Forgets every mapping.
     pub(super) fn reboot(&self) -> Result<()> {
         let Some(engine) = &self.engine else {
@@ -124,6 +133,15 @@ impl Router {
         lab.cable((host, interface), (&self.host, &port))?;
         ip(&["-n", self.host.namespace(), "link", "set", &port, "master", "lan"])?;
         let address = self.address(number);
+        host.add_address(interface, address.into(), 24)?;
+        ip(&["-n", host.namespace(), "route", "add", "default", "via", &self.address(1).to_string()])?;
+        Ok(address)
+    }
+
+    /// Replaces the address of a host on the inside, and the default route, which goes with it.
+    pub(super) fn readdress(&self, host: &Host, interface: &str, number: u8) -> Result<Ipv4Addr> {
+        let address = self.address(number);
+        host.run("ip").args(["-4", "addr", "flush", "dev", interface]).ok()?;
         host.add_address(interface, address.into(), 24)?;
         ip(&["-n", host.namespace(), "route", "add", "default", "via", &self.address(1).to_string()])?;
         Ok(address)

@@ -131,6 +131,17 @@ impl Translator {
         self.last_port = self.random_port();
     }
 
+    /// Tells whether datagrams from this address would come in through any mapping.
+    pub(super) fn lets_in(&self, far: Ipv4Addr, now: Instant) -> bool {
+        let lifetime = self.translation.lifetime;
+        let live = |at: Instant| now.duration_since(at) < lifetime;
+        self.mappings.iter().any(|(key, mapping)| {
+            key.protocol == Protocol::Udp
+                && live(mapping.used)
+                && mapping.permitted.iter().any(|((ip, _), at)| ip.is_none_or(|ip| ip == far) && live(*at))
+        })
+    }
+
     /// Translates a packet in place.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod lan;
 mod malicious_relay;
 mod memory;
 mod nat;
+mod nat_changes;
 mod netcheck;
 mod offload;
 mod path_mtu;

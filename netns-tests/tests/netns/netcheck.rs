@@ -17,6 +17,10 @@ fn each_kind_of_router_is_told_for_what_it_is() {
             (NatKind::PortRestricted, ("independent", "address_and_port_dependent")),
             (NatKind::SymmetricRandom, ("dependent", "address_and_port_dependent")),
         ],
+        [
+            (NatKind::SymmetricSequential, ("sequential", "address_and_port_dependent")),
+            (NatKind::FullCone, ("independent", "port_independent")),
+        ],
     ] {
         scenario("each_kind_of_router_is_told_for_what_it_is", |lab| {
             let public = lab.public(Underlay::Both)?;

@@ -299,6 +299,7 @@ fn start(member: usize, roster: &Arc<Roster>, kind: Kind, starts: u8) -> Togethe
         numbers: numbers.clone(),
         endpoints: others.map(named).collect(),
         direct: kind.udp,
+        birthday: kind.udp,
         hold_until_mixed: kind.mixes,
         timings: Timings::default(),
         threads: 1,

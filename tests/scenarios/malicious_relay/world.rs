@@ -162,6 +162,7 @@ impl Member {
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
             direct: false,
+            birthday: false,
             hold_until_mixed: mixes,
             timings: Timings::default(),
             threads: 1,
@@ -222,6 +223,7 @@ impl Member {
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }
+                | NodeEvent::Guessed { .. }
                 | NodeEvent::Idle { .. }
                 | NodeEvent::Lost { .. } => {}
             }

@@ -30,9 +30,33 @@ pub struct DirectStatus {
     /// Where the peer may be reached, and what came of trying.
     #[serde(default)]
     pub remotes: Vec<RemoteAddress>,
-    /// Challenges to ports that nobody named: those that a NAT which counts gives out next.
+    /// Challenges to ports that nobody named: those that a NAT which counts gives out next, or any.
     #[serde(default)]
     pub guesses: u64,
+    /// Guessing ports many times at once; absent where the NATs of the two do not call for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub birthday: Option<BirthdayStatus>,
+}
+
+/// What came of guessing ports from many sockets, or many ports (the birthday paradox).
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct BirthdayStatus {
+    /// This node guesses: `birthday` of its configuration.
+    pub enabled: bool,
+    /// It goes on.
+    pub active: bool,
+    /// How often it began.
+    #[serde(default)]
+    pub attempts: u32,
+    /// How often it led to a path.
+    #[serde(default)]
+    pub found: u32,
+    /// Seconds until it may begin again, after attempts without a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_s: Option<u64>,
+    /// How likely one attempt leads to a path, from 0 to 1.
+    #[serde(default)]
+    pub chance: f64,
 }
 
 /// How a NAT maps a socket to its public address (RFC 4787, section 4.1).

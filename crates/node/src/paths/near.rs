@@ -65,7 +65,8 @@ mod tests {
     use super::*;
     use crate::paths::Step;
 
-    const ON: Setting = Setting { searches: true, relay: true, mapping: Mapping::None, most: 1420 };
+    const ON: Setting =
+        Setting { searches: true, relay: true, birthday: false, mapping: Mapping::None, most: 1420 };
 
     fn address(number: u8) -> SocketAddr {
         SocketAddr::from(([192, 168, 1, number], 1))

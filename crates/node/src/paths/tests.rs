@@ -7,7 +7,8 @@ use super::*;
 mod hard;
 
 const PEER: NodeId = NodeId([7; 32]);
-const ALL: Setting = Setting { searches: true, relay: true, mapping: Mapping::Independent, most: 1420 };
+const ALL: Setting =
+    Setting { searches: true, relay: true, birthday: false, mapping: Mapping::Independent, most: 1420 };
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -69,7 +70,7 @@ impl Peer {
                         moved.push((at, self.paths.current()));
                     }
                     Step::Tell => self.paths.tells(self.now),
-                    Step::Open(_) | Step::Guess(_) | Step::Sized => {}
+                    Step::Open(_) | Step::Guess(..) | Step::Birthday | Step::Sized => {}
                 }
             }
         }

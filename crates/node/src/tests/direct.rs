@@ -90,6 +90,29 @@ fn idle_pair_with_a_direct_path_is_silent() {
     assert_eq!(world.datagrams, 0);
 }
 
+/// The address is that of somebody who answers nothing.
+#[test]
+fn member_that_names_a_stranger_as_its_nat_causes_few_guesses() {
+    let mut world = world(false);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let own = vec![Candidate { kind: CandidateKind::Host, address: world.udp_address(a) }];
+    let said = vec![Candidate { kind: CandidateKind::Reflexive, address: "198.51.100.9:9".parse().unwrap() }];
+    for (id, mapping, list) in [(a, Mapping::Independent, own), (b, Mapping::Dependent, said)] {
+        world.with(id, |node, now, tx| node.set_candidates(now, Candidates { mapping, list }, tx));
+    }
+    // The one who lies tells nothing true to it, so that no path is found.
+    world.udp_limit = 0;
+    traffic(&mut world, 66_000);
+    let peer = world.snapshot(a).peers[0].clone();
+    assert_eq!((peer.birthday.attempts, peer.birthday.found, peer.guesses), (1, 0, 1024));
+    assert!(peer.birthday.next.is_some_and(|wait| wait <= Duration::from_secs(60)));
+    traffic(&mut world, 66_000);
+    let peer = world.snapshot(a).peers[0].clone();
+    assert_eq!((peer.birthday.attempts, peer.guesses), (2, 2048));
+    let ended = world.events[&a].iter().filter(|event| matches!(event, NodeEvent::Guessed { .. })).count();
+    assert_eq!(ended, 2, "the sockets are closed after each");
+}
+
 #[test]
 fn node_that_does_not_search_answers_those_who_do() {
     let mut world = World::made(2, Link::Ip, |_| {});

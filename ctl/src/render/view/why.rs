@@ -83,6 +83,21 @@ fn search(block: &mut Block, peer: &PeerStatus, direct: &DirectStatus) {
     block.line("search", if direct.enabled { &next } else { "switched off" });
     block.line("nat here", nat(direct.own_mapping));
     block.line("nat there", nat(direct.peer_mapping));
+    if let Some(birthday) = direct.birthday.filter(|birthday| birthday.attempts > 0) {
+        let next = match (birthday.active, birthday.next_s) {
+            (true, _) => ", goes on".to_owned(),
+            (false, Some(seconds)) if seconds > 0 => format!(", again in {} at the earliest", span(seconds)),
+            (false, _) => String::new(),
+        };
+        let tried = count(u64::from(birthday.attempts), "time");
+        block.line(
+            "guessing",
+            &format!("{tried}, led to a path {}{next}", count(u64::from(birthday.found), "time")),
+        );
+    }
+    if direct.guesses > 0 {
+        block.line("guesses", &format!("{} challenges to ports that nobody named", direct.guesses));
+    }
     let own: Vec<String> = direct.own.iter().map(|own| format!("{} ({})", own.address, own.kind)).collect();
     for remote in direct.remotes.iter().filter(|remote| remote.single) {
         let text = format!("one by one to {}: those sent together (GSO) do not arrive there", remote.address);

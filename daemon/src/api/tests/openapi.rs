@@ -194,7 +194,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 21] = [
+const NESTED: [&str; 22] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
@@ -215,5 +215,6 @@ const NESTED: [&str; 21] = [
     "NatMapping",
     "AddressKind",
     "OwnAddress",
+    "BirthdayStatus",
     "RemoteAddress",
 ];

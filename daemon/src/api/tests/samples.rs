@@ -1,11 +1,12 @@
 //! One of each, with every optional field present.
 
 use mesh_control::{
-    AddressKind, ApiError, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode, Event, EventKind,
-    FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
-    NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason,
-    PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState, RelayStatus,
-    RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, Timestamp, UpAnswer, UpRequest,
+    AddressKind, ApiError, BirthdayStatus, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode,
+    Event, EventKind, FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping,
+    Netcheck, NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind,
+    PathReason, PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState,
+    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, Timestamp, UpAnswer,
+    UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -169,6 +170,14 @@ pub(super) fn direct() -> DirectStatus {
             rtt_ms: Some(7.5),
         }],
         guesses: 32,
+        birthday: Some(BirthdayStatus {
+            enabled: true,
+            active: false,
+            attempts: 2,
+            found: 1,
+            next_s: Some(60),
+            chance: 0.98,
+        }),
     }
 }
 

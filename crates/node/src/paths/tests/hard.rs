@@ -15,7 +15,7 @@ fn steps(paths: &mut Paths, mut now: Instant, setting: Setting) -> Vec<(u64, Ste
             match step {
                 Step::Tell => paths.tells(now),
                 Step::Challenge(to, size) => paths.challenged(now, to, at, size),
-                Step::Open(_) | Step::Guess(_) | Step::Moved | Step::Sized => {}
+                Step::Open(_) | Step::Guess(..) | Step::Moved | Step::Birthday | Step::Sized => {}
             }
             done.push((at, step));
         }
@@ -77,10 +77,10 @@ fn next_ports_of_a_nat_that_counts_are_tried_twice_in_a_search() {
     let mut peer = Peer::new();
     peer.paths.candidates(peer.now, &sequential("203.0.113.1:5000"), ALL);
     let done = steps(&mut peer.paths, peer.now, ALL);
-    let guesses: Vec<_> = done.iter().filter(|(_, step)| matches!(step, Step::Guess(_))).collect();
+    let guesses: Vec<_> = done.iter().filter(|(_, step)| matches!(step, Step::Guess(..))).collect();
     assert_eq!(guesses.len(), 64);
-    assert_eq!(guesses[0].1, Step::Guess(address("203.0.113.1:5001")));
-    assert_eq!(guesses[31].1, Step::Guess(address("203.0.113.1:5032")));
+    assert_eq!(guesses[0].1, Step::Guess(address("203.0.113.1:5001"), By::Usual));
+    assert_eq!(guesses[31].1, Step::Guess(address("203.0.113.1:5032"), By::Usual));
     assert!(guesses[0].0 >= 120, "not before the peer had time to open its NAT");
     assert_eq!(peer.paths.guessed(), 64);
 }
