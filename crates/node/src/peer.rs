@@ -71,6 +71,8 @@ pub(crate) struct Peer {
     pub(crate) last_received: Option<Instant>,
     pub(crate) traffic: Traffic,
     pub(crate) last_error: Option<HandshakeError>,
+    /// How often it may say at which relays it is.
+    pub(crate) told_relays: Bucket,
 }
 
 /// A question whether a session still stands.
@@ -161,6 +163,7 @@ impl Peer {
             last_received: None,
             traffic: Traffic::default(),
             last_error: None,
+            told_relays: Bucket::default(),
         }
     }
 

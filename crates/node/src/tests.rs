@@ -18,6 +18,7 @@ use crate::*;
 mod beyond;
 mod crossing;
 mod direct;
+mod relays;
 
 const UNIX: u64 = 1_800_000_000;
 const YEAR: u64 = 365 * 86_400;

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_control::{ApiError, ErrorCode};
-use mesh_net::{PeerInfo, RelaySender, UdpSockets};
+use mesh_net::{PeerInfo, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random};
 use mesh_session::handshake::Local;
 use mesh_wire::Pin;
@@ -12,6 +12,7 @@ use mesh_wire::roster::Link;
 use tokio::sync::mpsc;
 
 use super::Shared;
+use super::relays::Relays;
 use crate::config::{Config, PathFinder};
 use crate::direct::{Direct, DirectConfig, StunDatagram};
 use crate::engine::Inbox;
@@ -91,7 +92,7 @@ pub(super) fn addresses(
     (interface, membership): (&str, &Membership),
     sockets: Vec<SocketAddr>,
     answers: mpsc::Receiver<StunDatagram>,
-    (engine, relay_client): (&Arc<Inbox>, RelaySender),
+    (engine, relays): (&Arc<Inbox>, &Relays),
 ) -> Option<Direct> {
     let (config, own) = (&shared.config, shared.own);
     if !config.direct || sockets.is_empty() {
@@ -111,8 +112,8 @@ pub(super) fn addresses(
     let config = DirectConfig {
         interface: interface.to_owned(),
         sockets,
-        relay: (membership.relay.host().to_owned(), membership.relay.port()),
-        relay_client,
+        relay: relays.home_address(),
+        relays: relays.pool(),
         maps_ports: config.port_mapping,
         lan,
         ice,

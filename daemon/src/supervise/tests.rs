@@ -44,6 +44,7 @@ impl Place {
             path_finder: crate::config::PathFinder::Sealed,
             direct: false,
             relay_udp: true,
+            relays: Vec::new(),
             port_mapping: false,
             mdns: false,
             udp_listen: Some(Vec::new()),

@@ -218,6 +218,8 @@ impl Member {
                 | NodeEvent::Pong { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
+                | NodeEvent::Relays { .. }
+                | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }
