@@ -74,6 +74,13 @@ pub(crate) enum Verb {
     /// Only the coordinator can. Whoever holds the ticket can use it, so hand it over as you would a password.
     #[command(after_help = INVITE_EXAMPLES)]
     Invite(InviteArgs),
+    /// List the relays of the network, or change which ones it announces.
+    #[command(subcommand_required = true, after_help = RELAY_EXAMPLES)]
+    Relay {
+        /// What to do.
+        #[command(subcommand)]
+        verb: RelayVerb,
+    },
     /// Show who this node is.
     #[command(after_help = "Examples:\n  meshctl id\n  meshctl id --json | jq -r .node_id")]
     Id,
@@ -192,6 +199,35 @@ pub(crate) struct InviteArgs {
     pub(crate) ttl: Duration,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum RelayVerb {
+    /// Show the relays that this node knows: state, round trip, which one is home and which one is kept warm.
+    ///
+    /// While the node is down, only what the network announces.
+    #[command(
+        after_help = "Examples:\n  meshctl relay list\n  meshctl relay list --json | jq -r '.relays[].url'"
+    )]
+    List,
+    /// Have the network announce one relay more; every member learns it with the next roster.
+    ///
+    /// Only the coordinator can. The relay is asked first whether it takes the network, unless it is down.
+    #[command(after_help = "Examples:\n  meshctl relay add wss://relay2.example#PIN")]
+    Add {
+        /// The relay's address with its key, as it prints them when it starts.
+        #[arg(value_name = "wss://HOST[:PORT]#PIN")]
+        relay: String,
+    },
+    /// Have the network announce one relay less; members leave it when they learn that.
+    ///
+    /// Only the coordinator can, and not for the last relay.
+    #[command(after_help = "Examples:\n  meshctl relay remove wss://relay2.example")]
+    Remove {
+        /// The relay's address; its key may follow.
+        #[arg(value_name = "wss://HOST[:PORT]")]
+        relay: String,
+    },
+}
+
 /// Under this heading every verb lists what all verbs take.
 const GLOBAL: &str = "Global options";
 
@@ -210,6 +246,12 @@ Examples:
   meshctl invite
   meshctl invite --name pi --group servers --ttl 15m
   meshctl invite --uses 20 --ttl 7d > ticket";
+
+const RELAY_EXAMPLES: &str = "\
+Examples:
+  meshctl relay list
+  meshctl relay add wss://relay2.example#PIN
+  meshctl relay remove wss://relay2.example";
 
 const EXIT_CODES: &str = "\
 Exit codes:

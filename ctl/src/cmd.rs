@@ -8,6 +8,7 @@ mod man;
 mod netcheck;
 mod peers;
 mod ping;
+mod relay;
 mod status;
 mod suggest;
 mod up;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli, screen: &Screen) -> Result<Exit, Failure> {
         Verb::Why(args) => wait_for(why::run(args, &client, screen)),
         Verb::Netcheck => wait_for(netcheck::run(&client, screen)),
         Verb::Invite(args) => wait_for(invite::run(args, &client, screen)),
+        Verb::Relay { verb } => wait_for(relay::run(verb, &client, screen)),
         Verb::Id => wait_for(id::run(&client, screen)),
         Verb::Version => wait_for(version::run(&client, screen)),
         Verb::Completions { shell } => completions::run(shell, screen),

@@ -19,7 +19,7 @@ use std::future::Future;
 
 use mesh_control::{
     ApiError, DownAnswer, Event, Id, InviteAnswer, InviteRequest, Netcheck, PeerStatus, PingAnswer,
-    PingRequest, Status, UpAnswer, UpRequest,
+    PingRequest, RelayRequest, Relays, Status, UpAnswer, UpRequest,
 };
 use tokio::sync::broadcast;
 
@@ -51,6 +51,10 @@ pub trait Backend: Send + Sync + 'static {
     fn netcheck(&self) -> impl Future<Output = Result<Netcheck, ApiError>> + Send;
     /// Makes a ticket.
     fn invite(&self, request: InviteRequest) -> impl Future<Output = Result<InviteAnswer, ApiError>> + Send;
+    /// The relays that the network announces, and the connections to all that this node knows.
+    fn relays(&self) -> impl Future<Output = Result<Relays, ApiError>> + Send;
+    /// Changes what the network announces.
+    fn change_relays(&self, request: RelayRequest) -> impl Future<Output = Result<Relays, ApiError>> + Send;
     /// A new listener to what happens from here on.
     fn events(&self) -> broadcast::Receiver<Event>;
 }

@@ -1,5 +1,6 @@
 //! What `meshd` is told: flags, environment, file, defaults, in this order of precedence.
 
+mod relays;
 mod udp;
 
 use std::collections::BTreeMap;
@@ -11,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use mesh_session::{AeadKind, ProviderKind};
 use mesh_wire::roster::Link;
+use mesh_wire::{Pin, RelayUrl};
 use serde::Deserialize;
 
 use crate::engine::MOST_THREADS;
@@ -105,6 +107,8 @@ pub struct Config {
     pub birthday: bool,
     /// Whether frames go to the relay over UDP where it offers that.
     pub relay_udp: bool,
+    /// Relays beside those of the network, with their keys: 4 at most.
+    pub relays: Vec<(RelayUrl, Pin)>,
     /// Whether gateways are asked to keep a UDP port open (PCP, NAT-PMP, UPnP).
     pub port_mapping: bool,
     /// Whether members on the same local network are looked for (multicast DNS).
@@ -167,6 +171,8 @@ struct File {
     path_finder: Option<PathFinder>,
     birthday: Option<bool>,
     relay_udp: Option<bool>,
+    #[serde(default)]
+    relays: relays::Relays,
     port_mapping: Option<bool>,
     mdns: Option<bool>,
     udp_listen: Option<udp::Listen>,
@@ -252,6 +258,7 @@ impl Config {
             path_finder: file.path_finder.unwrap_or_default(),
             birthday: file.birthday.unwrap_or(true),
             relay_udp: file.relay_udp.unwrap_or(true),
+            relays: file.relays.0,
             port_mapping: file.port_mapping.unwrap_or(true),
             mdns: file.mdns.unwrap_or(true),
             udp_listen: file.udp_listen.map(|listen| listen.0),

@@ -8,22 +8,21 @@
 
 mod answer;
 mod ledger;
+mod mailboxes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mesh_control::{ApiError, ErrorCode, InviteAnswer, InviteRequest, SecretText, Timestamp};
 use mesh_identity::{Identity, Roster, Ticket, TicketSecret, UnixSeconds};
-use mesh_net::{RelayClient, RelayConfig, RelaySender};
 use mesh_session::Session;
 use mesh_session::handshake::{AwaitResponse, Local, Network, Peer, Purpose};
-use mesh_wire::NodeId;
 use mesh_wire::control::{Control, REFUSAL_TEXT, Refusal};
 use mesh_wire::frame::SEALED;
 use mesh_wire::handshake::{ENROL, INVITE_ID, RESPONSE, encode_enrol_unknown, parse_enrol};
-use mesh_wire::relay::Role;
+use mesh_wire::{NodeId, Pin, RelayUrl};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -31,8 +30,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::answer::Answer;
 pub use self::ledger::{FRESH_FOR, Ledger, LedgerError, MEMBERSHIP};
+use self::mailboxes::{Mailboxes, Number};
 use crate::engine::unix_now;
 use crate::enrol::link::{Heard, Link, Receiver, open_control, random, seal_control};
+use crate::relays::list;
 use crate::roster_seal;
 use crate::state::{Membership, StateDir};
 
@@ -69,43 +70,56 @@ pub struct CoordinatorConfig {
     pub membership: Membership,
     /// The ledger as loaded.
     pub ledger: Ledger,
+    /// Relays of the node's own configuration.
+    pub relays: Vec<(RelayUrl, Pin)>,
 }
 
-type Request = (InviteRequest, oneshot::Sender<Result<InviteAnswer, ApiError>>);
+/// A change of the relays that the roster announces.
+#[derive(Debug, Clone)]
+pub enum RelayChange {
+    /// One more, with its key.
+    Add(RelayUrl, Pin),
+    /// One less.
+    Remove(RelayUrl),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+#[derive(Debug)]
+enum Request {
+    Invite(InviteRequest, Reply<InviteAnswer>),
+    Relays(RelayChange, Reply<()>),
+}
 
 impl Coordinator {
-    /// Connects to the relay as the network's root and answers. Each new roster appears in the returned channel.
+    /// Connects to the relays as the network's root and answers. Each new roster appears in the returned channel.
     #[must_use]
     pub fn start(config: CoordinatorConfig, stop: CancellationToken) -> (Self, watch::Receiver<Arc<Roster>>) {
         let (link, heard) = Link::new();
-        let relay = RelayClient::start(
-            RelayConfig {
-                udp: true,
-                url: config.membership.relay.clone(),
-                pin: Some(config.membership.pin),
-                role: Role::Root,
-                net: config.membership.net,
-                identity: Arc::clone(&config.root.identity),
-                admission: Vec::new(),
-            },
-            Arc::new(link),
-        );
+        let relays = Mailboxes::new(Arc::clone(&config.root.identity), config.membership.net, link);
         let (rosters, receiver) = watch::channel(Arc::clone(config.ledger.roster()));
         let (requests, incoming) = mpsc::channel(REQUESTS);
-        let desk = Desk { sender: relay.sender(), config, guests: BTreeMap::new(), next_index: 0, rosters };
-        let task = tokio::spawn(desk.run(relay, heard, incoming, stop));
+        let desk = Desk { relays, config, guests: BTreeMap::new(), next_index: 0, rosters };
+        let task = tokio::spawn(desk.run(heard, incoming, stop));
         (Self { requests, task: AbortOnDropHandle::new(task) }, receiver)
     }
 
     /// Asks for a ticket; the answer goes to `reply`.
-    pub fn invite(&self, request: InviteRequest, reply: oneshot::Sender<Result<InviteAnswer, ApiError>>) {
-        if let Err(error) = self.requests.try_send((request, reply)) {
-            let (_, reply) = match error {
-                mpsc::error::TrySendError::Full(request) | mpsc::error::TrySendError::Closed(request) => {
-                    request
-                }
-            };
-            let _ = reply.send(Err(ApiError::new(ErrorCode::Busy, "too many requests at once; try again")));
+    pub fn invite(&self, request: InviteRequest, reply: Reply<InviteAnswer>) {
+        self.ask(Request::Invite(request, reply));
+    }
+
+    /// Asks for a roster that announces other relays; the answer goes to `reply`.
+    pub fn change_relays(&self, change: RelayChange, reply: Reply<()>) {
+        self.ask(Request::Relays(change, reply));
+    }
+
+    fn ask(&self, request: Request) {
+        let busy = || ApiError::new(ErrorCode::Busy, "too many requests at once; try again");
+        match self.requests.try_send(request).map_err(mpsc::error::TrySendError::into_inner) {
+            Ok(()) => {}
+            Err(Request::Invite(_, reply)) => drop(reply.send(Err(busy()))),
+            Err(Request::Relays(_, reply)) => drop(reply.send(Err(busy()))),
         }
     }
 
@@ -120,6 +134,8 @@ impl Coordinator {
 
 /// A guest that is joining.
 struct Guest {
+    /// Where it is.
+    relay: Number,
     invite: [u8; INVITE_ID],
     expires: Instant,
     step: Step,
@@ -133,7 +149,7 @@ enum Step {
 
 struct Desk {
     config: CoordinatorConfig,
-    sender: RelaySender,
+    relays: Mailboxes,
     guests: BTreeMap<NodeId, Guest>,
     next_index: u32,
     rosters: watch::Sender<Arc<Roster>>,
@@ -142,7 +158,6 @@ struct Desk {
 impl Desk {
     async fn run(
         mut self,
-        relay: RelayClient,
         mut heard: Receiver,
         mut requests: mpsc::Receiver<Request>,
         stop: CancellationToken,
@@ -154,14 +169,15 @@ impl Desk {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some((request, reply)) = requests.recv() => {
-                    let _ = reply.send(self.invite(&request));
-                }
+                Some(request) = requests.recv() => match request {
+                    Request::Invite(request, reply) => drop(reply.send(self.invite(&request))),
+                    Request::Relays(change, reply) => drop(reply.send(self.change_relays(change))),
+                },
                 Some(message) = heard.recv() => self.hear(message),
                 _ = renew.tick() => self.renew(),
             }
         }
-        relay.stop().await;
+        self.relays.stop().await;
     }
 
     fn invite(&mut self, request: &InviteRequest) -> Result<InviteAnswer, ApiError> {
@@ -169,13 +185,9 @@ impl Desk {
             .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
         let membership = &self.config.membership;
         let expires = unix_now().saturating_add(request.ttl_s);
-        let ticket = Ticket::new(
-            membership.net,
-            membership.relay.clone(),
-            membership.pin,
-            secret,
-            UnixSeconds(expires),
-        );
+        let (relay, pin) =
+            self.relays.meeting_place().unwrap_or_else(|| (membership.relay.clone(), membership.pin));
+        let ticket = Ticket::new(membership.net, relay, pin, secret, UnixSeconds(expires));
         let mut next = self.config.ledger.clone();
         next.invite(&ticket, request, unix_now()).map_err(|error| ledger_error(&error))?;
         self.store(next)?;
@@ -187,21 +199,21 @@ impl Desk {
     }
 
     fn hear(&mut self, heard: Heard) {
-        let Heard::Frames { from, mut payload } = heard else { return };
+        let Heard::Frames { relay, from, mut payload } = heard else { return };
         let now = Instant::now();
         self.forget_idle(now);
         match payload.first().copied() {
-            Some(ENROL) => self.challenge(now, from, &payload),
+            Some(ENROL) => self.challenge(now, (relay, from), &payload),
             Some(RESPONSE) => self.prove(now, from, &payload),
             Some(SEALED) => self.sealed(now, from, &mut payload),
             _ => {}
         }
     }
 
-    fn challenge(&mut self, now: Instant, from: NodeId, message: &[u8]) {
+    fn challenge(&mut self, now: Instant, (relay, from): (Number, NodeId), message: &[u8]) {
         let Ok((invite, hello)) = parse_enrol(message) else { return };
         let Some(psk) = self.config.ledger.psk(&invite) else {
-            return send(&self.sender, from, &encode_enrol_unknown(&invite));
+            return self.relays.send(relay, from, &encode_enrol_unknown(&invite));
         };
         if !self.has_room(from, &invite) {
             // Anybody who knows the id of an invitation gets here: no reason for a line in every log.
@@ -214,8 +226,8 @@ impl Desk {
         match AwaitResponse::start(&self.config.root, &network, own, hello, self.next_index, nonce) {
             Ok((state, challenge)) => {
                 let step = Step::Challenged(Box::new(state));
-                self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
-                send(&self.sender, from, &challenge);
+                self.guests.insert(from, Guest { relay, invite, expires: now + GUEST_AGE, step });
+                self.relays.send(relay, from, &challenge);
             }
             Err(error) => tracing::debug!(peer = %from.short(), %error, "HELLO of a guest is refused"),
         }
@@ -233,7 +245,8 @@ impl Desk {
                 return tracing::debug!(peer = %from.short(), %error, "RESPONSE of a guest is refused");
             }
         };
-        let Some(Guest { invite, step: Step::Challenged(state), .. }) = self.guests.remove(&from) else {
+        let Some(Guest { relay, invite, step: Step::Challenged(state), .. }) = self.guests.remove(&from)
+        else {
             return;
         };
         let proven = state.proven(peer, message);
@@ -242,8 +255,8 @@ impl Desk {
             return;
         };
         let step = Step::Proven(Box::new(peer), Box::new(session));
-        self.guests.insert(from, Guest { invite, expires: now + GUEST_AGE, step });
-        send(&self.sender, from, &established);
+        self.guests.insert(from, Guest { relay, invite, expires: now + GUEST_AGE, step });
+        self.relays.send(relay, from, &established);
     }
 
     fn has_room(&self, from: NodeId, invite: &[u8; INVITE_ID]) -> bool {
@@ -269,7 +282,8 @@ impl Desk {
     }
 
     fn admit(&mut self, now: Instant, from: NodeId, name: &str) {
-        let Some(Guest { invite, step: Step::Proven(peer, mut session), .. }) = self.guests.remove(&from)
+        let Some(Guest { relay, invite, step: Step::Proven(peer, mut session), .. }) =
+            self.guests.remove(&from)
         else {
             return;
         };
@@ -277,32 +291,29 @@ impl Desk {
             Ok(roster) => {
                 let answer = Answer::new(&self.config.membership, &roster);
                 let step = Step::Answering(session, answer);
-                self.guests.insert(from, Guest { invite, expires: now, step });
+                self.guests.insert(from, Guest { relay, invite, expires: now, step });
                 self.send_parts(now, from, IN_FLIGHT);
                 self.publish();
             }
             Err((refusal, text)) => {
                 let text: String = text.chars().take(REFUSAL_TEXT / 4).collect();
-                seal_and_send(
-                    &self.sender,
-                    from,
-                    &mut session,
-                    &Control::EnrolRefused { refusal, text: &text },
-                );
+                let refused = Control::EnrolRefused { refusal, text: &text };
+                seal_and_send(&self.relays, (relay, from), &mut session, &refused);
             }
         }
     }
 
     /// Sends a guest the next parts of its answer, and forgets it with the last one.
     fn send_parts(&mut self, now: Instant, to: NodeId, count: usize) {
-        let Some(Guest { expires, step: Step::Answering(session, answer), .. }) = self.guests.get_mut(&to)
+        let Some(Guest { relay, expires, step: Step::Answering(session, answer), .. }) =
+            self.guests.get_mut(&to)
         else {
             return;
         };
         *expires = now + GUEST_AGE;
         for _ in 0..count {
             if let Some(part) = answer.next_part() {
-                seal_and_send(&self.sender, to, session, &part);
+                seal_and_send(&self.relays, (*relay, to), session, &part);
             }
         }
         if answer.is_sent() {
@@ -331,6 +342,18 @@ impl Desk {
         Ok(Arc::clone(self.config.ledger.roster()))
     }
 
+    fn change_relays(&mut self, change: RelayChange) -> Result<(), ApiError> {
+        let mut next = self.config.ledger.clone();
+        let changed = next
+            .change_relays(change, unix_now(), &self.config.root.identity)
+            .map_err(|error| ledger_error(&error))?;
+        if changed {
+            self.store(next)?;
+            self.publish();
+        }
+        Ok(())
+    }
+
     fn renew(&mut self) {
         let mut next = self.config.ledger.clone();
         match next.renew(unix_now(), &self.config.root.identity) {
@@ -352,38 +375,41 @@ impl Desk {
         Ok(())
     }
 
-    /// Gives the roster in force to this node and, sealed, to the relay.
+    /// Gives the roster in force to this node and, sealed, to the relays: those that it names, and as farewell those that
+    /// it names no more.
     fn publish(&mut self) {
         let roster = Arc::clone(self.config.ledger.roster());
         match roster_seal::seal(&self.config.membership, &roster) {
-            Ok(blob) => self.sender.put_roster(roster.version(), Bytes::from(blob)),
+            Ok(blob) => self.relays.put_roster(roster.version(), &Bytes::from(blob)),
             Err(error) => tracing::warn!(reason = %error.message, "the roster could not be sealed"),
         }
+        self.config.membership.roster = Arc::clone(&roster);
+        self.relays.set_list(&list::of(&self.config.membership, &self.config.relays));
         self.rosters.send_replace(roster);
     }
 
     fn forget_idle(&mut self, now: Instant) {
-        let sender = &self.sender;
+        let relays = &self.relays;
         self.guests.retain(|id, guest| {
             let keep = guest.expires > now;
             if !keep {
-                sender.unbind(*id);
+                relays.unbind(guest.relay, *id);
             }
             keep
         });
     }
 }
 
-fn seal_and_send(sender: &RelaySender, to: NodeId, session: &mut Session, message: &Control<'_>) {
+fn seal_and_send(
+    relays: &Mailboxes,
+    (relay, to): (Number, NodeId),
+    session: &mut Session,
+    message: &Control<'_>,
+) {
     match seal_control(session, message) {
-        Ok(frame) => send(sender, to, &frame),
+        Ok(frame) => relays.send(relay, to, &frame),
         Err(error) => tracing::warn!(%error, "answer to a joining node could not be sealed"),
     }
-}
-
-fn send(sender: &RelaySender, to: NodeId, message: &[u8]) {
-    // A guest begins anew where an answer stays away.
-    let _ = sender.send(to, BytesMut::from(message), None);
 }
 
 fn ledger_error(error: &LedgerError) -> ApiError {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mesh_net::{
     Family, HostAddress, LanCounts, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping,
-    RelaySender, StunClient, host_addresses,
+    StunClient, host_addresses,
 };
 use mesh_node::{By, Path, Transmit};
 use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping, Step};
@@ -27,6 +27,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::engine::{Command, Inbox};
 use crate::ice::Ice;
 use crate::lan::Lan;
+use crate::relays::pool::RelayPool;
 
 /// STUN answers that wait; further ones are dropped, and the question is repeated.
 const ANSWERS: usize = 64;
@@ -65,10 +66,10 @@ pub struct DirectConfig {
     pub interface: String,
     /// Where the UDP sockets are bound.
     pub sockets: Vec<SocketAddr>,
-    /// The relay's host and its port for WebSocket.
-    pub relay: (String, u16),
+    /// Host and port for WebSocket of the relay that is home, which answers STUN.
+    pub relay: watch::Receiver<(String, u16)>,
     /// Hears of changes of the network, too.
-    pub relay_client: RelaySender,
+    pub relays: RelayPool,
     /// Whether gateways are asked to keep a port open.
     pub maps_ports: bool,
     /// What finds members on local networks; hears of changes of the network, too.
@@ -192,7 +193,7 @@ impl Actor {
                         if let Some(lan) = &self.config.lan {
                             lan.network_changed();
                         }
-                        self.config.relay_client.network_changed();
+                        self.config.relays.network_changed();
                         self.config.engine.command(Command::NetworkChanged);
                         self.gather(true).await;
                     }
@@ -244,8 +245,8 @@ impl Actor {
     }
 
     async fn servers(&self) -> Vec<SocketAddr> {
-        let (host, port) = &self.config.relay;
-        let looked_up = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.as_str(), *port))).await;
+        let (host, port) = self.config.relay.borrow().clone();
+        let looked_up = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.as_str(), port))).await;
         let Ok(Ok(found)) = looked_up else { return Vec::new() };
         let found: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
         let of = |v4: bool| found.iter().filter(move |ip| ip.is_ipv4() == v4).take(SERVERS);

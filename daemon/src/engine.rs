@@ -39,13 +39,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
-use mesh_net::{QuicEndpoint, RelaySender, Room, UdpSockets};
+use mesh_net::{QuicEndpoint, Room, UdpSockets};
 use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, ToNode, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
-use mesh_wire::control::Candidates;
+use mesh_wire::control::{Candidates, RelaysTold};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
@@ -61,6 +61,7 @@ use self::ways::Ways;
 use self::writer::Joining;
 use crate::direct::StunDatagram;
 use crate::handshakes::Handshakes;
+use crate::relays::pool::RelayPool;
 
 /// Bytes of frames taken from the inbox between two looks at the device: about as much as a batch of packets, so that
 /// neither direction starves the other.
@@ -98,8 +99,10 @@ pub enum Command {
     Near(NodeId, Vec<SocketAddr>),
     /// What the ICE agent for a peer says.
     Finding(NodeId, Finding),
-    /// Whether the relay is connected.
+    /// Whether a relay is connected.
     Relay(bool),
+    /// The relays at which this node is, home first.
+    Relays(RelaysTold),
     /// Addresses or routes of the machine changed, or it slept.
     NetworkChanged,
     /// Look for a path to a peer without the relay.
@@ -188,8 +191,8 @@ pub struct Parts {
     pub node: Node,
     /// The interface.
     pub device: DeviceIo,
-    /// The way to the relay.
-    pub relay: RelaySender,
+    /// The way to the relays.
+    pub relay: RelayPool,
     /// The way without it.
     pub udp: UdpSockets,
     /// Datagrams of UDP get the DSCP of the packet in them.
@@ -495,6 +498,7 @@ impl Worker {
                 self.node.handle_finding(now, peer, finding, &mut self.traffic.tx);
             }
             Command::Relay(connected) => self.node.handle_relay(now, connected),
+            Command::Relays(relays) => self.node.set_relays(now, relays, &mut self.traffic.tx),
             Command::NetworkChanged => self.node.handle_network_change(now, &mut self.traffic.tx),
             Command::Search(peer) => self.node.search(now, peer, &mut self.traffic.tx),
             Command::Snapshot(reply) => {
@@ -569,7 +573,12 @@ impl Worker {
                     self.node.keep_alone(peer, kept.then_some(address));
                 }
                 NodeEvent::Guessed { .. } => self.traffic.ways.udp.finish_extra(),
+                NodeEvent::Relays { peer, relays } => {
+                    self.traffic.ways.relay.told(peer, &relays);
+                    continue;
+                }
                 NodeEvent::Session { .. }
+                | NodeEvent::Absent { .. }
                 | NodeEvent::Path { path: Path::Relay(_), .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather

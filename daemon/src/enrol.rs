@@ -119,7 +119,7 @@ impl Attempt<'_> {
                     Some(next) => next,
                     None => continue,
                 },
-                Ok(Some(Heard::Frames { from, payload })) if from == self.ticket.net().as_party() => {
+                Ok(Some(Heard::Frames { from, payload, .. })) if from == self.ticket.net().as_party() => {
                     match self.message(step, payload)? {
                         Progress::Step(next, moved) => {
                             step = next;
@@ -169,7 +169,9 @@ impl Attempt<'_> {
             | RelayEvent::Peer { .. }
             | RelayEvent::Roster { .. }
             | RelayEvent::Notice(_)
-            | RelayEvent::Udp(_) => Ok(None),
+            | RelayEvent::Udp(_)
+            | RelayEvent::Suspect(_)
+            | RelayEvent::Rtt(_) => Ok(None),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Map: `config.rs` what it is told; `state.rs` what survives a restart; `supervise.rs` which task runs, the order of
 //! start and stop; `engine.rs` the packet path; `handshakes.rs` the thread beside it; `enrol.rs` joining a network; `coordinator.rs` letting others join;
-//! `lan.rs` members on the same local network; `ice.rs` paths found by ICE; `interface.rs` the device; `api.rs` the socket; `status.rs` what people see; `memory.rs` what keeps keys in memory.
+//! `lan.rs` members on the same local network; `relays.rs` which relay carries what; `ice.rs` paths found by ICE; `interface.rs` the device; `api.rs` the socket; `status.rs` what people see; `memory.rs` what keeps keys in memory.
 
 pub mod api;
 pub mod config;
@@ -16,6 +16,7 @@ pub mod interface;
 pub mod lan;
 mod memory;
 mod netcheck;
+pub mod relays;
 pub mod roster_seal;
 pub mod state;
 pub mod status;

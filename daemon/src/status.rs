@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::config::Config;
 use crate::engine::{EngineSnapshot, Slow, ThreadSnapshot};
 use crate::interface;
+use crate::relays::pool::RelayPool;
 use crate::state::Membership;
 
 /// What the daemon itself knows beside the engine.
@@ -30,8 +31,12 @@ pub struct View {
     pub state: NodeState,
     /// The membership in force.
     pub membership: Option<Membership>,
-    /// The relay connection.
+    /// The connection to the relay that is home.
     pub relay: Option<RelayStatus>,
+    /// All relays.
+    pub relays: Vec<RelayStatus>,
+    /// Who is at which relay.
+    pub pool: Option<RelayPool>,
     /// Whether data passes, or what is waited for.
     pub ready: Readiness,
     /// What came over local networks.
@@ -43,10 +48,7 @@ pub struct View {
 /// Puts everything together.
 #[must_use]
 pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineSnapshot>) -> Status {
-    let peers = view
-        .membership
-        .as_ref()
-        .map(|membership| peers(own, &membership.roster, view.relay.as_ref(), engine));
+    let peers = view.membership.as_ref().map(|membership| peers(own, &membership.roster, view, engine));
     let peers = peers.unwrap_or_default();
     Status {
         state: view.state,
@@ -54,6 +56,7 @@ pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineS
         network: view.membership.as_ref().map(|membership| network(own, membership)),
         node: view.membership.as_ref().and_then(|membership| node(config, own, membership)),
         relay: view.relay.clone(),
+        relays: view.relays.clone(),
         ready: view.ready.clone(),
         counters: counters(
             engine,
@@ -133,19 +136,14 @@ pub fn node(config: &Config, own: NodeId, membership: &Membership) -> Option<Nod
 
 /// Returns every other member, by name.
 #[must_use]
-pub fn peers(
-    own: NodeId,
-    roster: &Roster,
-    relay: Option<&RelayStatus>,
-    engine: Option<&EngineSnapshot>,
-) -> Vec<PeerStatus> {
+pub fn peers(own: NodeId, roster: &Roster, view: &View, engine: Option<&EngineSnapshot>) -> Vec<PeerStatus> {
     let live: BTreeMap<NodeId, &PeerSnapshot> =
         engine.into_iter().flat_map(|engine| &engine.node.peers).map(|peer| (peer.id, peer)).collect();
     let mut peers: Vec<PeerStatus> = roster
         .leaves()
         .iter()
         .filter(|leaf| leaf.node_id != own)
-        .map(|leaf| peer(leaf, relay, engine, live.get(&leaf.node_id).copied()))
+        .map(|leaf| peer(leaf, view, engine, live.get(&leaf.node_id).copied()))
         .collect();
     peers.sort_by(|a, b| a.name.cmp(&b.name));
     peers
@@ -159,12 +157,13 @@ pub fn addresses(leaf: &Leaf) -> Vec<IpAddr> {
 
 fn peer(
     leaf: &Leaf,
-    relay: Option<&RelayStatus>,
+    view: &View,
     engine: Option<&EngineSnapshot>,
     live: Option<&PeerSnapshot>,
 ) -> PeerStatus {
     let online = live.and_then(|peer| peer.online);
-    let connected = relay.is_some_and(|relay| relay.state == RelayState::Connected);
+    let connected = view.relays.iter().any(|relay| relay.state == RelayState::Connected);
+    let pool = view.pool.as_ref();
     let online = online.filter(|_| connected);
     let session = live.and_then(|peer| {
         peer.session.map(|session| SessionStatus {
@@ -218,7 +217,8 @@ fn peer(
             .filter(|(_, peer)| peer.session.is_some())
             .map(|(engine, peer)| direct_status(engine, peer)),
         software: None,
-        relay: relay.filter(|_| on_relay).map(|relay| relay.url.clone()),
+        relay: pool.filter(|_| on_relay).and_then(|pool| pool.carries(&leaf.node_id)),
+        home_relays: pool.map(|pool| pool.homes(&leaf.node_id)).unwrap_or_default(),
         session,
         state,
         last_error: live.and_then(|peer| peer.last_error.clone()),

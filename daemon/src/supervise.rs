@@ -15,6 +15,7 @@ mod machines;
 mod network;
 mod pending;
 mod proof;
+mod relays;
 mod roster;
 mod running;
 mod sinks;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use mesh_control::{
     ApiError, DownAnswer, ErrorCode, Event, EventKind, InviteAnswer, InviteRequest, NodeState, NoticeLevel,
-    Readiness, UpAnswer, UpRequest,
+    Readiness, RelayRequest, RelayStatus, UpAnswer, UpRequest,
 };
 use mesh_identity::Identity;
 use mesh_node::Timings;
@@ -40,6 +41,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use self::handle::Handle;
 use self::running::{RunEvent, Running};
 use crate::config::Config;
+use crate::coordinator::Coordinator;
 use crate::engine::{Inbox, unix_now};
 use crate::one_line;
 use crate::state::{Membership, StateDir};
@@ -59,6 +61,7 @@ pub(crate) enum Request {
     Up(UpRequest, Reply<UpAnswer>),
     Down(Reply<DownAnswer>),
     Invite(InviteRequest, Reply<InviteAnswer>),
+    Relays(RelayRequest, Reply<()>),
 }
 
 /// What the supervisor and the API share.
@@ -221,7 +224,17 @@ impl Supervisor {
                 let answer = self.down().await;
                 let _ = reply.send(answer);
             }
-            Request::Invite(request, reply) => self.invite(request, reply),
+            Request::Invite(request, reply) => match self.coordinating("invite") {
+                Ok(coordinator) => coordinator.invite(request, reply),
+                Err(refusal) => drop(reply.send(Err(refusal))),
+            },
+            Request::Relays(request, reply) => {
+                let change = self.relay_change(&request).await;
+                match change.and_then(|change| Ok((change, self.coordinating("change its relays")?))) {
+                    Ok((change, coordinator)) => coordinator.change_relays(change, reply),
+                    Err(refusal) => drop(reply.send(Err(refusal))),
+                }
+            }
         }
     }
 
@@ -257,20 +270,22 @@ impl Supervisor {
         Ok(DownAnswer { state: self.shared.view().state, changed })
     }
 
-    fn invite(&self, request: InviteRequest, reply: Reply<InviteAnswer>) {
-        let refusal = match (&self.membership, self.root(), &self.running) {
-            (None, _, _) => ApiError::new(ErrorCode::NotEnrolled, "this node is in no network")
-                .with_hint("create one: meshctl up --new NAME --relay URL#PIN"),
-            (_, None, _) => {
-                ApiError::new(ErrorCode::NotCoordinator, "only the network's coordinator can invite")
-                    .with_hint("run \"meshctl invite\" on the node that created the network")
-            }
+    /// Returns the coordinator that runs here, or why there is none; `what` is what it would do.
+    fn coordinating(&self, what: &str) -> Result<&Coordinator, ApiError> {
+        let running = self.running.as_ref().map(Running::coordinator);
+        match (&self.membership, self.root(), running) {
+            (None, _, _) => Err(ApiError::new(ErrorCode::NotEnrolled, "this node is in no network")
+                .with_hint("create one: meshctl up --new NAME --relay URL#PIN")),
+            (_, None, _) | (_, _, Some(None)) => Err(ApiError::new(
+                ErrorCode::NotCoordinator,
+                format!("only the network's coordinator can {what}"),
+            )
+            .with_hint("run the same on the node that created the network")),
             (_, _, None) => {
-                ApiError::new(ErrorCode::Down, "this node is down").with_hint("run \"meshctl up\" first")
+                Err(ApiError::new(ErrorCode::Down, "this node is down").with_hint("run \"meshctl up\" first"))
             }
-            (Some(_), Some(_), Some(running)) => return running.invite(request, reply),
-        };
-        let _ = reply.send(Err(refusal));
+            (_, _, Some(Some(coordinator))) => Ok(coordinator),
+        }
     }
 
     /// Remembers whether the daemon is to come up by itself.
@@ -359,7 +374,9 @@ impl Supervisor {
         let running = self.running.as_ref();
         let mut view = self.shared.view().clone();
         view.membership.clone_from(&self.membership);
-        view.relay = running.map(|running| running.relay_status().clone());
+        view.relay = running.and_then(Running::home_relay).cloned();
+        view.relays = running.map(Running::relays).unwrap_or_default();
+        view.pool = running.map(Running::pool);
         view.lan = running.and_then(Running::lan);
         view.ice = running.and_then(Running::ice);
         view.state = match (&self.membership, running) {
@@ -377,8 +394,8 @@ impl Supervisor {
         if before.state != view.state || before.ready != view.ready {
             self.shared.event(EventKind::State { state: view.state, ready: view.ready });
         }
-        if before.relay != view.relay
-            && let Some(relay) = view.relay
+        if let Some(relay) = view.relay
+            && before.relay.is_none_or(|before| RelayStatus { rtt_ms: relay.rtt_ms, ..before } != relay)
         {
             self.shared.event(EventKind::Relay { relay });
         }

@@ -4,6 +4,7 @@
 //!   test panics. What a killed run left behind is swept, by the process id in the names, when the next one starts.
 //! - [`Host`] is one namespace: it runs commands and holds addresses. [`Switch`] is a bridge that joins hosts.
 //! - [`Site`] is a private network behind a router, or routers, that translate addresses as its [`NatKind`] says.
+//! - [`Delay`] makes the way to a TCP service longer.
 //! - [`Process`] is a program in the background, killed by its id when the value is dropped.
 //! - [`Relay`] and [`Daemon`] are the programs under test, with their configuration and state in the scratch directory.
 //! - [`Capture`] is what passed an interface, complete or an error; [`StreamServer`] measures a stream.
@@ -13,6 +14,7 @@
 //! Nothing here touches the network of the machine: every link is created inside a namespace.
 
 mod capture;
+mod delay;
 mod host;
 mod keys;
 mod memory;
@@ -26,6 +28,7 @@ mod traffic;
 mod wait;
 
 pub use capture::{Capture, Datagram, Exchange, Recording};
+pub use delay::Delay;
 pub use host::{Host, Output, Run};
 pub use keys::{Entry, KeyLog, Recorded, SecretKind};
 pub use memory::{Hit, Needles, Search};

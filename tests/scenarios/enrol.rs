@@ -75,6 +75,7 @@ impl Place {
             root: self.root.clone(),
             membership: self.membership.clone(),
             ledger: self.ledger(),
+            relays: Vec::new(),
         };
         let (coordinator, _) = Coordinator::start(config, stop.clone());
         Running { coordinator, stop }

@@ -355,6 +355,8 @@ impl Simulation {
                 NodeEvent::Established { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
+                | NodeEvent::Relays { .. }
+                | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }

@@ -25,7 +25,7 @@ use crate::document::Document;
 use crate::error::ApiError;
 use crate::types::{
     DownAnswer, Id, InviteAnswer, InviteRequest, Netcheck, PeerStatus, Peers, PingAnswer, PingRequest,
-    Status, UpAnswer, UpRequest, Version,
+    RelayRequest, Relays, Status, UpAnswer, UpRequest, Version,
 };
 
 /// The daemon behind a socket path. Making one connects nothing yet.
@@ -124,6 +124,22 @@ impl Client {
     /// As [`Client::version`].
     pub async fn invite(&self, request: &InviteRequest) -> Result<InviteAnswer, ClientError> {
         self.post("/v1/invites", Some(request), CHANGE_TIMEOUT).await
+    }
+
+    /// Returns the relays that the network announces, and this node's connections.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn relays(&self) -> Result<Relays, ClientError> {
+        self.get("/v1/relays").await
+    }
+
+    /// Changes the relays that the network announces.
+    ///
+    /// # Errors
+    /// As [`Client::version`].
+    pub async fn change_relays(&self, request: &RelayRequest) -> Result<Relays, ClientError> {
+        self.post("/v1/relays", Some(request), CHANGE_TIMEOUT).await
     }
 
     /// Listens to events; nothing that happens after this returns is missed silently.

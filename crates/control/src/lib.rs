@@ -25,9 +25,9 @@ pub use types::{
     AddressKind, BirthdayStatus, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind,
     FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
     NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason,
-    PeerState, PeerStatus, Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness, RelayState,
-    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, UpAnswer, UpRequest,
-    Version,
+    PeerState, PeerStatus, Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness,
+    RelayRequest, RelaySource, RelayState, RelayStatus, Relays, RemoteAddress, Role, SessionStatus, Slowdown,
+    Status, ThreadCounters, UpAnswer, UpRequest, Version,
 };
 
 /// Where `meshd` listens unless told otherwise.

@@ -12,10 +12,11 @@ pub use direct::{AddressKind, BirthdayStatus, DirectStatus, NatMapping, OwnAddre
 pub use event::{Event, EventKind, NoticeLevel};
 pub use netcheck::{FamilyCheck, IpFamily, NatFiltering, Netcheck, PortMappingCheck};
 pub use request::{
-    DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, PingVia, UpAnswer, UpRequest,
-    Version,
+    DownAnswer, Id, InviteAnswer, InviteRequest, PingAnswer, PingRequest, PingVia, RelayRequest, Relays,
+    UpAnswer, UpRequest, Version,
 };
 pub use status::{
     Counters, CryptoStatus, Mode, NetworkStatus, NodeState, NodeStatus, PathKind, PeerState, PeerStatus,
-    Peers, Readiness, RelayState, RelayStatus, Role, SessionStatus, Slowdown, Status, ThreadCounters,
+    Peers, Readiness, RelaySource, RelayState, RelayStatus, Role, SessionStatus, Slowdown, Status,
+    ThreadCounters,
 };

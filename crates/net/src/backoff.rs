@@ -102,6 +102,11 @@ impl Demand {
         self.always || Duration::from_millis(since) < WANTED
     }
 
+    /// Returns how long ago the last use was.
+    pub(crate) fn idle_for(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.millis(now).saturating_sub(self.used.load(Ordering::Relaxed)))
+    }
+
     fn millis(&self, now: Instant) -> u64 {
         u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
     }

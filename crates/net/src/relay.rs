@@ -13,6 +13,7 @@ mod error;
 mod link;
 mod outgoing;
 mod queue;
+mod rtt;
 mod sync;
 mod together;
 mod udp;
@@ -87,6 +88,11 @@ pub enum RelayEvent {
     },
     /// Frames go over UDP from now on, or no longer.
     Udp(bool),
+    /// The relay leaves frames without a sign of life for longer than it usually takes, or gives one again. Told only
+    /// where another relay could be used instead; see [`RelaySender::set_several`].
+    Suspect(bool),
+    /// A round trip over the authenticated connection, asked while no frames waited.
+    Rtt(Duration),
     /// The relay holds this sealed roster.
     Roster {
         /// Its version as its maker named it; nothing vouches for it.
@@ -122,6 +128,9 @@ impl RelayClient {
             doubted: AtomicBool::new(false),
             udp_unsent: AtomicU64::new(0),
             udp_singly: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
+            several: AtomicBool::new(false),
+            measure: AtomicBool::new(false),
             // A guest joins, and others join through the root's mailbox: somebody waits for either.
             demand: Demand::new(config.role != Role::Member, Instant::now()),
             admission: Mutex::new(config.admission.clone()),
@@ -217,6 +226,39 @@ impl RelaySender {
         self.shared.outgoing.wake();
     }
 
+    /// Says that somebody wants the connection: without one the next attempt begins soon.
+    pub fn wanted(&self) {
+        self.shared.demand.used(Instant::now());
+        if !self.is_ready() {
+            self.shared.demand.miss();
+        }
+    }
+
+    /// Tells whether frames have a chance: the connection is up and the relay answers. Takes no lock.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.shared.ready.load(Ordering::Relaxed)
+    }
+
+    /// Says whether another relay could be used instead. If so, a relay that does not answer is noticed within
+    /// 0.7 s or two round trips, and its round trip is measured now and then.
+    pub fn set_several(&self, several: bool) {
+        self.shared.several.store(several, Ordering::Relaxed);
+        self.shared.outgoing.wake();
+    }
+
+    /// Measures the round trip at once; [`RelayEvent::Rtt`] tells it.
+    pub fn measure(&self) {
+        self.shared.measure.store(true, Ordering::Relaxed);
+        self.shared.outgoing.wake();
+    }
+
+    /// Returns for how long nobody has sent or received frames over this relay, or waited for it.
+    #[must_use]
+    pub fn idle_for(&self, now: Instant) -> Duration {
+        self.shared.demand.idle_for(now)
+    }
+
     /// Returns how many bytes of frames wait.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
@@ -259,6 +301,12 @@ struct Shared {
     udp_unsent: AtomicU64,
     /// Datagrams that leave together do not arrive.
     udp_singly: AtomicBool,
+    /// The connection is up and the relay answers.
+    ready: AtomicBool,
+    /// Another relay could be used.
+    several: AtomicBool,
+    /// Somebody wants to know the round trip.
+    measure: AtomicBool,
     demand: Demand,
     admission: Mutex<Vec<u8>>,
 }
@@ -332,10 +380,12 @@ impl Client {
             Err(_) => return (Some(RelayError::Timeout), Duration::ZERO),
         };
         self.shared.outgoing.queue().connected();
+        self.shared.ready.store(true, Ordering::Relaxed);
         let (connect_time, up_since) = (started.elapsed(), Instant::now());
         self.sink.event(RelayEvent::Up { observed: welcome.observed, connect_time });
         let link = link::Link::new((socket, relay), &welcome, self.shared.clone(), self.sink.clone());
         let ended = link.run(&self.stop).await;
+        self.shared.ready.store(false, Ordering::Relaxed);
         let room = self.shared.outgoing.queue().disconnected();
         if room {
             self.shared.outgoing.call_room_hook();

@@ -259,6 +259,9 @@ impl Node {
         if announced.is_some_and(|live| live.established == live.handshake && !live.mixed) {
             let peer = peer.id;
             self.event(NodeEvent::Established { peer });
+            if !self.relays.list.is_empty() {
+                self.tell_relays(now.instant, slot, tx);
+            }
         }
         self.flush_queue(now, slot, tx);
     }

@@ -253,6 +253,7 @@ impl Node {
                 self.handle_challenge(now, (slot, index), path, challenge, tx);
             }
             Ok(Control::PathResponse(response)) => self.handle_path_response(now, slot, path, response, tx),
+            Ok(Control::Relays(told)) => self.handle_relays(now.instant, slot, told),
             Ok(Control::Keepalive) => {}
             Ok(Control::EnrolRequest { .. } | Control::EnrolPart { .. } | Control::EnrolRefused { .. })
             | Err(_) => {

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use mesh_identity::Roster;
 use mesh_session::PqProvider;
-use mesh_wire::control::{Candidate, Candidates, IceOffer};
+use mesh_wire::control::{Candidate, Candidates, IceOffer, RelaysTold};
 use mesh_wire::roster::Leaf;
-use mesh_wire::{NetId, NodeId};
+use mesh_wire::{NetId, NodeId, Pin};
 
 use crate::counters::Counters;
 use crate::early::Early;
@@ -131,6 +131,18 @@ pub enum NodeEvent {
         /// Who.
         peer: NodeId,
     },
+    /// The peer says at which relays it is, home first.
+    Relays {
+        /// Who.
+        peer: NodeId,
+        /// Their keys, at most [`RELAYS_TOLD`](mesh_wire::control::RELAYS_TOLD).
+        relays: Vec<Pin>,
+    },
+    /// Packets wait for a peer that is at no relay of this node, and no other way to it is known.
+    Absent {
+        /// Who.
+        peer: NodeId,
+    },
     /// A search begins: the node's own addresses are to be found anew, and told with [`Node::set_candidates`].
     Gather,
     /// An agent of ICE is to find a path to the peer, and is told what the peer's said; what it finds is told with
@@ -220,6 +232,8 @@ pub struct Node {
     pub(crate) allowance: Allowance,
     /// Something came that [`Node::take_proof`] tells of.
     pub(crate) proof: bool,
+    /// The relays at which this node is, home first, where there is a choice.
+    pub(crate) relays: RelaysTold,
 }
 
 impl Node {
@@ -249,6 +263,7 @@ impl Node {
             guessing: None,
             allowance: Allowance::default(),
             proof: false,
+            relays: RelaysTold::default(),
             config,
         };
         node.stand_on(roster);

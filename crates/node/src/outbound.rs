@@ -10,7 +10,7 @@ use mesh_wire::frame::{PAYLOAD_OFFSET, PayloadKind};
 
 use crate::contact::MIX_PATIENCE;
 use crate::counters::DropReason;
-use crate::node::{Link, Node, Now, Slot};
+use crate::node::{Link, Node, NodeEvent, Now, Slot};
 use crate::offload::for_each_whole;
 use crate::path::Path;
 use crate::segment::{Target, receiver};
@@ -258,6 +258,7 @@ impl Node {
             self.dial(slot);
         }
         let network = self.network_offset(packet);
+        let first = self.peers[slot.0].queue.is_empty();
         let queue = &mut self.peers[slot.0].queue;
         let lane = self.sharing.origin;
         let whole = for_each_whole(packet, network, offload, |whole| {
@@ -269,6 +270,10 @@ impl Node {
             self.counters.count(DropReason::NotAPacket);
         }
         self.arm(slot, now.instant + crate::peer::QUEUE_AGE);
+        if first && self.paths(slot).is_empty() {
+            let peer = self.peers[slot.0].id;
+            self.event(NodeEvent::Absent { peer });
+        }
         self.dial_for_queue(now.instant, slot);
     }
 

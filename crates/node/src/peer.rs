@@ -77,6 +77,8 @@ pub(crate) struct Peer {
     pub(crate) alone: Option<SocketAddr>,
     /// What workers were told: how they may send to it, and the longest packet of a path that has a limit.
     pub(crate) shared: (Option<Grant>, Option<usize>),
+    /// How often it may say at which relays it is.
+    pub(crate) told_relays: Bucket,
 }
 
 /// A question whether a session still stands.
@@ -174,6 +176,7 @@ impl Peer {
             last_error: None,
             alone: None,
             shared: (None, None),
+            told_relays: Bucket::default(),
         }
     }
 

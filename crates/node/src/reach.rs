@@ -4,12 +4,19 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use mesh_wire::NodeId;
-use mesh_wire::control::{Candidates, Control, PATH_CHALLENGE, PROBE, PathChallenge, PathResponse};
+use mesh_wire::control::{
+    Candidates, Control, PATH_CHALLENGE, PROBE, PathChallenge, PathResponse, RelaysTold,
+};
 
+use crate::bucket::Rate;
+use crate::counters::DropReason;
 use crate::node::{Link, Node, NodeEvent, Now, Slot};
 use crate::path::Path;
 use crate::paths::{Change, OPENING_HOPS, Setting, Size, Step};
 use crate::tx::{By, TxQueue};
+
+/// How often a peer may say at which relays it is: two changes for each loss of a relay, and some to spare.
+const TOLD: Rate = Rate { per_second: 1, burst: 8 };
 
 impl Node {
     /// Takes the addresses at which this node may be reached, found anew. Poll for transmits afterwards.
@@ -24,6 +31,35 @@ impl Node {
                 self.tell_candidates(now.instant, slot, tx);
             }
         }
+    }
+
+    /// Takes the relays at which this node is, home first, and tells its peers where they changed. Poll for transmits
+    /// afterwards.
+    pub fn set_relays(&mut self, now: Now, relays: RelaysTold, tx: &mut TxQueue) {
+        if self.relays == relays {
+            return;
+        }
+        self.relays = relays;
+        for slot in (0..self.peers.len()).map(Slot) {
+            self.tell_relays(now.instant, slot, tx);
+        }
+    }
+
+    /// Tells a peer with a session at which relays this node is.
+    pub(crate) fn tell_relays(&mut self, now: Instant, slot: Slot, tx: &mut TxQueue) {
+        if !self.peers[slot.0].sessions.is_empty() {
+            let message = Control::Relays(self.relays.clone());
+            self.send_control(now, slot, &message, tx);
+        }
+    }
+
+    pub(crate) fn handle_relays(&mut self, now: Instant, slot: Slot, told: RelaysTold) {
+        let peer = &mut self.peers[slot.0];
+        if !peer.told_relays.take(now, TOLD) {
+            return self.counters.count(DropReason::RateLimited);
+        }
+        let peer = peer.id;
+        self.event(NodeEvent::Relays { peer, relays: told.list });
     }
 
     /// Says whether the relay is connected. Poll for transmits, events and the timeout afterwards.

@@ -19,6 +19,7 @@ use crate::*;
 mod beyond;
 mod crossing;
 mod direct;
+mod relays;
 mod threads;
 
 const UNIX: u64 = 1_800_000_000;

@@ -2,6 +2,7 @@
 
 mod ice;
 mod path;
+mod relays;
 
 use zeroize::Zeroizing;
 
@@ -10,6 +11,7 @@ pub use self::path::{
     CANDIDATES, CHALLENGE as PATH_CHALLENGE, Candidate, CandidateKind, Candidates, Mapping, PROBE,
     PathChallenge, PathResponse, STEP, Step,
 };
+pub use self::relays::{RELAYS_TOLD, RelaysTold};
 use crate::codec::{Put, Reader, WireError};
 use crate::limits;
 
@@ -44,6 +46,8 @@ pub enum Control<'a> {
     PathResponse(PathResponse),
     /// Tells the credentials of an ICE agent that checks addresses of the receiver.
     Ice(IceOffer),
+    /// Tells the relays at which the sender is.
+    Relays(RelaysTold),
     /// A joining node asks for membership; its keys are those of the handshake.
     EnrolRequest {
         /// The name it wants, which an invitation with a name overrides; behind a `~` it is a proposal that the
@@ -295,6 +299,10 @@ impl<'a> Control<'a> {
                 out.put_u8(0x06);
                 response.put(&mut out);
             }
+            Self::Relays(told) => {
+                out.put_u8(0x0b);
+                told.put(&mut out);
+            }
             Self::RekeyOffer(part) => {
                 out.put_u8(0x08);
                 part.encode(&mut out);
@@ -342,6 +350,7 @@ impl<'a> Control<'a> {
             0x06 => Self::PathResponse(PathResponse::read(&mut reader)?),
             0x08 => Self::RekeyOffer(RekeyPart::read(&mut reader)?),
             0x09 => Self::RekeyAnswer(RekeyPart::read(&mut reader)?),
+            0x0b => Self::Relays(RelaysTold::read(&mut reader)?),
             0x0e => Self::Ice(IceOffer::read(&mut reader)?),
             0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME + 1, "name")? },
             0x11 => Self::EnrolPart {

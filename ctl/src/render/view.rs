@@ -2,6 +2,7 @@
 
 mod netcheck;
 mod ping;
+mod relays;
 mod status;
 mod why;
 
@@ -15,6 +16,7 @@ use super::table::Colour;
 use super::units::{bytes, clean, count, rtt, span};
 pub(crate) use netcheck::netcheck;
 pub(crate) use ping::{PingSummary, loss as ping_loss, reply as ping_reply};
+pub(crate) use relays::relays;
 pub(crate) use status::{peers, status};
 pub(crate) use why::{why, why_json};
 
@@ -103,6 +105,9 @@ pub(crate) fn peer(peer: &PeerStatus, style: Style) -> String {
     let changes = Some(peer.path_changes).filter(|changes| *changes > 0);
     let changes = changes.map(|changes| format!(", {}", why::changes(changes))).unwrap_or_default();
     block.line("path", &format!("{}{changes}", path(peer)));
+    if let Some(relays) = why::home_relays(peer) {
+        block.line("its relays", &relays);
+    }
     if let Some(session) = &peer.session {
         block.line("rtt", &session.rtt_ms.map_or("-".to_owned(), rtt));
         block.line(

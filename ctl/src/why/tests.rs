@@ -197,6 +197,7 @@ fn sample() -> Status {
             mode: Mode::Tun,
             mtu: 1420,
         }),
+        relays: Vec::new(),
         relay: Some(RelayStatus { state: RelayState::Connected, ..RelayStatus::default() }),
         ready: Readiness::default(),
         peers: vec![PeerStatus {

@@ -650,6 +650,7 @@ fn ready() -> Status {
             mode: Mode::Tun,
             mtu: 1420,
         }),
+        relays: Vec::new(),
         relay: Some(RelayStatus::default()),
         ready: Readiness { data_passed: true, only_member: false, reason: String::new() },
         peers: vec![PeerStatus {

@@ -12,8 +12,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use mesh_control::{
-    ApiError, Document, DocumentError, ErrorCode, InviteRequest, PeerStatus, Peers, PingRequest, UpRequest,
-    Version,
+    ApiError, Document, DocumentError, ErrorCode, InviteRequest, PeerStatus, Peers, PingRequest,
+    RelayRequest, UpRequest, Version,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -39,6 +39,7 @@ pub(super) fn router<B: Backend>(backend: Arc<B>, stop: CancellationToken) -> Ro
         .route("/v1/ping", post(ping::<B>))
         .route("/v1/netcheck", post(netcheck::<B>))
         .route("/v1/invites", post(invite::<B>))
+        .route("/v1/relays", get(relays::<B>).post(change_relays::<B>))
         .fallback(no_such_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(gate))
@@ -136,6 +137,18 @@ async fn invite<B: Backend>(
     require(request.uses > 0, format_args!("uses must be at least 1"))?;
     require(request.ttl_s > 0, format_args!("ttl_s must be at least 1"))?;
     Ok(Reply(api.backend.invite(request).await?))
+}
+
+async fn relays<B: Backend>(State(api): State<Api<B>>) -> Answer<mesh_control::Relays> {
+    Ok(Reply(api.backend.relays().await?))
+}
+
+async fn change_relays<B: Backend>(
+    State(api): State<Api<B>>,
+    request: Request,
+) -> Answer<mesh_control::Relays> {
+    let request: RelayRequest = body(request).await?;
+    Ok(Reply(api.backend.change_relays(request).await?))
 }
 
 async fn no_such_route(uri: Uri) -> Refusal {

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use mesh_control::{
     ApiError, Client, ClientError, Document, DownAnswer, ErrorCode, Event, EventKind, Id, InviteAnswer,
-    InviteRequest, Netcheck, NoticeLevel, PeerStatus, PingAnswer, PingRequest, Status, UpAnswer, UpRequest,
+    InviteRequest, Netcheck, NoticeLevel, PeerStatus, PingAnswer, PingRequest, RelayRequest, Relays, Status,
+    UpAnswer, UpRequest,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,6 +81,12 @@ impl Backend for Memory {
     async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {
         self.answer(format!("{request:?}"), samples::invite())
     }
+    async fn relays(&self) -> Result<Relays, ApiError> {
+        self.answer("relays".into(), samples::relays())
+    }
+    async fn change_relays(&self, request: RelayRequest) -> Result<Relays, ApiError> {
+        self.answer(format!("{request:?}"), samples::relays())
+    }
     fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
@@ -103,6 +110,9 @@ async fn client_gets_what_the_backend_answers() {
     assert_eq!(client.ping(&samples::ping_request()).await.unwrap(), samples::ping());
     assert_eq!(client.netcheck().await.unwrap(), samples::netcheck());
     assert_eq!(client.invite(&samples::invite_request()).await.unwrap(), samples::invite());
+    assert_eq!(client.relays().await.unwrap(), samples::relays());
+    let [add, _] = samples::relay_requests();
+    assert_eq!(client.change_relays(&add).await.unwrap(), samples::relays());
 }
 
 #[tokio::test]
@@ -178,6 +188,7 @@ async fn bad_bodies_are_refused_by_name_of_the_field() {
         ("ping", r#"{"peer":"pi","size":27}"#, "from 28 to 9000"),
         ("ping", r#"{"peer":"pi","size":9001}"#, "from 28 to 9000"),
         ("ping", r#"{"peer":"pi","via":"moon"}"#, "moon"),
+        ("relays", r#"{"action":"swap","relay":"wss://r"}"#, "swap"),
         ("invites", r#"{"uses":0}"#, "uses"),
         ("invites", r#"{"ttl_s":0}"#, "ttl_s"),
         ("invites", r#"{"ttl_s":-1}"#, "-1"),

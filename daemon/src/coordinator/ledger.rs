@@ -18,6 +18,8 @@ use mesh_wire::{NetId, NodeId, limits};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::RelayChange;
+use crate::relays::ANNOUNCED;
 use crate::state::{StateDir, StateError, secret_text};
 
 /// Invitations kept, spent ones included.
@@ -206,6 +208,52 @@ impl Ledger {
         };
         self.invites.insert(ticket.invite_id(), invite);
         Ok(())
+    }
+
+    /// Changes which relays the roster announces; tells whether anything changed.
+    ///
+    /// # Errors
+    /// [`LedgerError::Request`] when the list would be too long, empty, or name a key twice.
+    pub fn change_relays(
+        &mut self,
+        change: RelayChange,
+        now: u64,
+        root: &Identity,
+    ) -> Result<bool, LedgerError> {
+        let refuse = |text: String| Err(LedgerError::Request(text));
+        let mut relays = self.roster.settings().relays.clone();
+        match change {
+            RelayChange::Add(url, pin) => {
+                if relays.contains(&(url.clone(), pin)) {
+                    return Ok(false);
+                }
+                if let Some((known, _)) = relays.iter().find(|(known, key)| *known == url || *key == pin) {
+                    return refuse(format!("the network announces {known} already; remove that first"));
+                }
+                if relays.len() >= ANNOUNCED {
+                    return refuse(format!(
+                        "the network announces {ANNOUNCED} relays, the most; remove one first"
+                    ));
+                }
+                relays.push((url, pin));
+            }
+            RelayChange::Remove(url) => {
+                let before = relays.len();
+                relays.retain(|(known, _)| *known != url);
+                if relays.len() == before {
+                    return refuse(format!(
+                        "the network does not announce {url}; \"meshctl relay list\" shows which it does"
+                    ));
+                }
+                if relays.is_empty() {
+                    return refuse(format!("{url} is the last relay of the network; add another one first"));
+                }
+            }
+        }
+        let mut draft = RosterDraft::from_roster(&self.roster);
+        draft.set_relays(relays);
+        self.roster = Arc::new(sign(&draft, root, now)?);
+        Ok(true)
     }
 
     /// Admits a node with an invitation and tells whether anything changed: a member that comes again, because it never

@@ -1,18 +1,19 @@
-//! What leaves: through the relay client or the UDP sockets.
+//! What leaves: through the clients of the relays or the UDP sockets.
 
 use std::collections::BTreeSet;
 
 use bytes::BytesMut;
-use mesh_net::{RelaySender, SendError, UdpSendError, UdpSockets};
+use mesh_net::{SendError, UdpSendError, UdpSockets};
 use mesh_node::{BATCH, By, Path, Transmit, TxQueue};
 use mesh_wire::NodeId;
 
 use super::EngineDrops;
+use crate::relays::pool::RelayPool;
 
 /// The ways out, and what is dropped on them.
 pub(super) struct Ways {
-    pub(super) relay: RelaySender,
-    /// Peers that the relay was asked for; the client asks again by itself after a reconnect.
+    pub(super) relay: RelayPool,
+    /// Peers that the relays were asked for; each client asks again by itself after a reconnect.
     pub(super) bound: BTreeSet<NodeId>,
     pub(super) udp: UdpSockets,
     /// The bits of a packet's traffic class that its datagram repeats.

@@ -22,6 +22,8 @@ pub enum Heard {
     Event(RelayEvent),
     /// A node sent a message.
     Frames {
+        /// The number of the connection, 0 where there is one only.
+        relay: usize,
         /// Who, says the relay.
         from: NodeId,
         /// The message.
@@ -35,6 +37,7 @@ pub type Receiver = mpsc::Receiver<Heard>;
 /// A sink that queues.
 #[derive(Debug)]
 pub struct Link {
+    relay: usize,
     queue: mpsc::Sender<Heard>,
     dropped: AtomicU64,
 }
@@ -44,7 +47,13 @@ impl Link {
     #[must_use]
     pub fn new() -> (Self, Receiver) {
         let (queue, receiver) = mpsc::channel(QUEUE);
-        (Self { queue, dropped: AtomicU64::new(0) }, receiver)
+        (Self { relay: 0, queue, dropped: AtomicU64::new(0) }, receiver)
+    }
+
+    /// Makes a sink for another connection, with the same receiving end.
+    #[must_use]
+    pub fn of(&self, relay: usize) -> Self {
+        Self { relay, queue: self.queue.clone(), dropped: AtomicU64::new(0) }
     }
 
     fn push(&self, heard: Heard) {
@@ -58,7 +67,7 @@ impl Link {
 impl RelaySink for Link {
     fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
         if segment.is_none() {
-            self.push(Heard::Frames { from, payload });
+            self.push(Heard::Frames { relay: self.relay, from, payload });
         }
     }
 

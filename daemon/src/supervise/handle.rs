@@ -7,7 +7,7 @@ use std::time::Duration;
 use data_encoding::BASE32_NOPAD;
 use mesh_control::{
     ApiError, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, Netcheck, NodeState, PathKind,
-    PeerStatus, PingAnswer, PingRequest, PingVia, Status, UpAnswer, UpRequest,
+    PeerStatus, PingAnswer, PingRequest, PingVia, RelayRequest, Relays, Status, UpAnswer, UpRequest,
 };
 use mesh_node::{Echo, NoPath, Path, Via};
 use mesh_wire::NodeId;
@@ -154,12 +154,31 @@ impl Backend for Handle {
     async fn netcheck(&self) -> Result<Netcheck, ApiError> {
         let busy = |_| ApiError::new(ErrorCode::Busy, "another netcheck is under way");
         let _turn = self.netcheck.try_acquire().map_err(busy)?;
-        let relay = self.shared.view().membership.as_ref().map(|membership| membership.relay.clone());
-        Ok(netcheck::run(&self.shared.config, relay.as_ref()).await)
+        let view = self.shared.view().clone();
+        let home = view.relay.as_ref().and_then(|home| home.url.parse().ok());
+        let relay = home.or_else(|| view.membership.as_ref().map(|membership| membership.relay.clone()));
+        if let Some(pool) = &view.pool {
+            // The answers are there long before everything else is.
+            pool.measure();
+        }
+        let found = netcheck::run(&self.shared.config, relay.as_ref()).await;
+        Ok(Netcheck { relays: self.shared.view().relays.clone(), ..found })
     }
 
     async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {
         self.ask(|reply| Request::Invite(request, reply)).await
+    }
+
+    async fn relays(&self) -> Result<Relays, ApiError> {
+        let membership = self.membership()?;
+        let announced = membership.roster.settings().relays.iter();
+        let announced = announced.map(|(url, pin)| url.with_pin(pin)).collect();
+        Ok(Relays { announced, relays: self.shared.view().relays.clone() })
+    }
+
+    async fn change_relays(&self, request: RelayRequest) -> Result<Relays, ApiError> {
+        self.ask(|reply| Request::Relays(request, reply)).await?;
+        self.relays().await
     }
 
     fn events(&self) -> broadcast::Receiver<Event> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mesh_control::{ApiError, ErrorCode};
 use mesh_identity::Roster;
-use mesh_net::{PeerInfo, RelaySender, UdpSockets};
+use mesh_net::{PeerInfo, UdpSockets};
 use mesh_node::{Handshaker, HandshakerConfig, Node, NodeConfig, Numbers, Random, Worker};
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
@@ -14,6 +14,7 @@ use mesh_wire::{NodeId, Pin};
 use tokio::sync::mpsc;
 
 use super::Shared;
+use super::relays::Relays;
 use crate::config::{Config, PathFinder};
 use crate::direct::{Direct, DirectConfig, StunDatagram};
 use crate::engine::{self, Inbox};
@@ -134,7 +135,7 @@ pub(super) fn addresses(
     (interface, membership): (&str, &Membership),
     sockets: Vec<SocketAddr>,
     answers: mpsc::Receiver<StunDatagram>,
-    (engine, relay_client): (&Arc<Inbox>, RelaySender),
+    (engine, relays): (&Arc<Inbox>, &Relays),
 ) -> Option<Direct> {
     let (config, own) = (&shared.config, shared.own);
     if !config.direct || sockets.is_empty() {
@@ -154,8 +155,8 @@ pub(super) fn addresses(
     let config = DirectConfig {
         interface: interface.to_owned(),
         sockets,
-        relay: (membership.relay.host().to_owned(), membership.relay.port()),
-        relay_client,
+        relay: relays.home_address(),
+        relays: relays.pool(),
         maps_ports: config.port_mapping,
         lan,
         ice,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use mesh_control::{ApiError, ErrorCode, NoticeLevel, UpAnswer};
+use mesh_control::{ApiError, ErrorCode, NoticeLevel, RelayRequest, UpAnswer};
 use mesh_identity::{Identity, NewMember, RosterDraft, Ticket, UnixSeconds, default_pool};
 use mesh_net::{RelayClient, RelayConfig, RelayEvent};
 use mesh_wire::relay::Role;
@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::{JoinEvent, Joining, Reply, Supervisor};
 use crate::config::Mode;
-use crate::coordinator::{FRESH_FOR, Ledger, MEMBERSHIP};
+use crate::coordinator::{FRESH_FOR, Ledger, MEMBERSHIP, RelayChange};
 use crate::engine::unix_now;
 use crate::enrol::link::{Heard, Link, random};
 use crate::enrol::{join, ticket_error};
@@ -77,6 +77,26 @@ impl Supervisor {
         self.root = Some(root);
         self.start_running().await?;
         self.up_answer(true)
+    }
+
+    /// Reads a change of the relays that the roster announces, and asks a new one whether it takes this network.
+    pub(super) async fn relay_change(&self, request: &RelayRequest) -> Result<RelayChange, ApiError> {
+        match request {
+            RelayRequest::Add { relay } => {
+                let (url, pin) = parse_relay(relay)?;
+                self.coordinating("change its relays")?;
+                if let Some(root) = self.root() {
+                    check_relay(&url, pin, root).await?;
+                }
+                Ok(RelayChange::Add(url, pin))
+            }
+            RelayRequest::Remove { relay } => {
+                let (url, _) = RelayUrl::parse_with_pin(relay).map_err(|error| {
+                    ApiError::new(ErrorCode::BadRequest, format!("relay {relay}: {error}"))
+                })?;
+                Ok(RelayChange::Remove(url))
+            }
+        }
     }
 
     /// Joins with a ticket; the answer comes when the node is admitted, however long the relay or the coordinator is

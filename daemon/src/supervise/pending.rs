@@ -1,10 +1,11 @@
-//! What the relay client said and the supervisor has not taken yet.
+//! What a relay client said and the supervisor has not taken yet.
 //!
 //! Of each kind only the latest is kept, so the memory is bounded and no kind crowds out another: who came and went does
 //! not push out that the connection is up, or a roster.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mesh_net::RelayEvent;
@@ -16,7 +17,17 @@ use tokio::sync::Notify;
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     latest: Mutex<Latest>,
-    arrived: Notify,
+    /// Shared by all relay clients of a node.
+    arrived: Arc<Notify>,
+}
+
+/// What [`Pending::take`] finds.
+#[derive(Debug)]
+pub(super) enum Taken {
+    Event(RelayEvent),
+    Nothing,
+    /// The relay client ended.
+    Ended,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +38,8 @@ struct Latest {
     notice: Option<String>,
     /// Whether frames go over UDP.
     udp: Option<bool>,
+    suspect: Option<bool>,
+    rtt: Option<Duration>,
     ended: bool,
 }
 
@@ -43,17 +56,18 @@ impl Pending {
         self.arrived.notify_one();
     }
 
-    /// Waits for an event and takes it; none when the relay client ended.
-    pub(super) async fn next(&self) -> Option<RelayEvent> {
-        loop {
-            {
-                let mut latest = self.lock();
-                let event = latest.take();
-                if event.is_some() || latest.ended {
-                    return event;
-                }
-            }
-            self.arrived.notified().await;
+    /// Makes one that wakes whoever waits for `arrived`.
+    pub(super) fn new(arrived: Arc<Notify>) -> Self {
+        Self { arrived, ..Self::default() }
+    }
+
+    /// Takes the next event, if there is one.
+    pub(super) fn take(&self) -> Taken {
+        let mut latest = self.lock();
+        match latest.take() {
+            Some(event) => Taken::Event(event),
+            None if latest.ended => Taken::Ended,
+            None => Taken::Nothing,
         }
     }
 
@@ -68,14 +82,16 @@ impl Latest {
             // Why the last attempt failed says more than that the next one begins.
             RelayEvent::Connecting if matches!(self.state, Some(RelayEvent::Down { .. })) => {}
             RelayEvent::Connecting | RelayEvent::Up { .. } => {
-                self.udp = None;
+                (self.udp, self.suspect, self.rtt) = (None, None, None);
                 self.state = Some(event);
             }
             RelayEvent::Udp(udp) => self.udp = Some(udp),
+            RelayEvent::Suspect(suspect) => self.suspect = Some(suspect),
+            RelayEvent::Rtt(rtt) => self.rtt = Some(rtt),
             RelayEvent::Down { .. } => {
                 // Who was there is unknown from here on.
                 self.peers.clear();
-                self.udp = None;
+                (self.udp, self.suspect, self.rtt) = (None, None, None);
                 self.state = Some(event);
             }
             RelayEvent::Peer { node, present } => {
@@ -96,6 +112,12 @@ impl Latest {
         if let Some(udp) = self.udp.take() {
             return Some(RelayEvent::Udp(udp));
         }
+        if let Some(suspect) = self.suspect.take() {
+            return Some(RelayEvent::Suspect(suspect));
+        }
+        if let Some(rtt) = self.rtt.take() {
+            return Some(RelayEvent::Rtt(rtt));
+        }
         if let Some((version, blob)) = self.roster.take() {
             return Some(RelayEvent::Roster { version, blob });
         }
@@ -108,11 +130,22 @@ impl Latest {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use mesh_net::RelayError;
 
     use super::*;
+
+    impl Pending {
+        /// Waits for an event and takes it; none when the relay client ended.
+        async fn next(&self) -> Option<RelayEvent> {
+            loop {
+                match self.take() {
+                    Taken::Event(event) => return Some(event),
+                    Taken::Ended => return None,
+                    Taken::Nothing => self.arrived.notified().await,
+                }
+            }
+        }
+    }
 
     fn node(number: usize) -> NodeId {
         let mut id = [0; 32];
@@ -202,7 +235,7 @@ mod tests {
 
     #[tokio::test]
     async fn waiting_ends_with_an_arrival() {
-        let pending = std::sync::Arc::new(Pending::default());
+        let pending = Arc::new(Pending::default());
         let waiting = tokio::spawn({
             let pending = pending.clone();
             async move { pending.next().await }

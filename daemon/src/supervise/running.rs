@@ -8,13 +8,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_control::{
-    ApiError, ErrorCode, EventKind, InviteAnswer, InviteRequest, NodeState, NoticeLevel, Readiness,
-    RelayState, RelayStatus,
-};
+use mesh_control::{ApiError, ErrorCode, EventKind, NodeState, NoticeLevel, Readiness, RelayStatus};
 use mesh_ice::IceCounts;
 use mesh_identity::{Identity, Roster};
-use mesh_net::{LanCounts, QuicEndpoint, QuicEvent, RelayClient, RelayEvent, RelaySender};
+use mesh_net::{LanCounts, QuicEndpoint, QuicEvent};
 use mesh_node::NodeEvent;
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
@@ -26,15 +23,17 @@ use tokio_util::sync::CancellationToken;
 use super::Shared;
 use super::connections::Connections;
 use super::machines::{Machines, Threads, addresses, machines, this_node, threads};
-use super::pending::Pending;
 use super::proof::{Passed, Proof};
-use super::sinks::{Sealed, Sink};
+use super::relays::{Relays, RelaysEvent};
+use super::sinks::Sealed;
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
 use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, ThreadParts};
 use crate::handshakes::Handshakes;
 use crate::ice::Ice;
 use crate::one_line;
+use crate::relays::list;
+use crate::relays::pool::RelayPool;
 use crate::state::{Membership, StateDir};
 use crate::status::path_change;
 
@@ -45,7 +44,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 
 /// What happened while the node is up.
 pub(super) enum RunEvent {
-    Relay(RelayEvent),
+    Relays(RelaysEvent),
     Engine(EngineEvent),
     Quic(QuicEvent),
     /// Time to forget connections without a session.
@@ -73,15 +72,12 @@ pub(super) struct Running {
     quic: Arc<QuicEndpoint>,
     quic_events: mpsc::Receiver<QuicEvent>,
     connections: Connections,
-    client: RelayClient,
-    sender: RelaySender,
-    relay_events: Arc<Pending>,
+    relays: Relays,
     inbox: Arc<Inbox>,
     direct: Option<Direct>,
     coordinator: Option<(Coordinator, watch::Receiver<Arc<Roster>>, CancellationToken)>,
     membership: Membership,
     own: NodeId,
-    relay: RelayStatus,
     present: BTreeMap<NodeId, bool>,
     proof: Proof,
     passed: Passed,
@@ -104,10 +100,10 @@ impl Running {
         let (stun, answers) = Direct::answers();
         let listens: Vec<SocketAddr> = udp.local_addrs().collect();
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
-        let relay_events = Arc::new(Pending::default());
-        let client = RelayClient::start(
-            relay::config(shared, local, &membership),
-            Arc::new(Sink { inbox: Arc::clone(&inbox), events: Arc::clone(&relay_events) }),
+        let relays = Relays::start(
+            relay::credentials(shared, local, &membership),
+            list::of(&membership, &shared.config.relays),
+            Arc::clone(&inbox),
         );
         let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
         let sealed = Arc::new(Sealed { inbox: Arc::clone(&inbox), events });
@@ -125,7 +121,7 @@ impl Running {
         let (engine, engine_events) = Engine::start(Parts {
             node,
             device: device.io(),
-            relay: client.sender(),
+            relay: relays.pool(),
             udp,
             copy_dscp: shared.config.copy_dscp,
             handshakes,
@@ -135,7 +131,7 @@ impl Running {
             further,
         })
         .map_err(|error| internal(&error))?;
-        let known = (&inbox, client.sender());
+        let known = (&inbox, &relays);
         let direct = addresses(shared, (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {
             let stop = CancellationToken::new();
@@ -144,12 +140,11 @@ impl Running {
                 root: coordinator::root_local(root, local),
                 membership: membership.clone(),
                 ledger,
+                relays: shared.config.relays.clone(),
             };
             let (coordinator, rosters) = Coordinator::start(config, stop.clone());
             (coordinator, rosters, stop)
         });
-        let sender = client.sender();
-        let relay = RelayStatus { url: membership.relay.to_string(), ..RelayStatus::default() };
         tracing::info!(interface = device.name(), "the node is up");
         Ok(Self {
             device,
@@ -158,15 +153,12 @@ impl Running {
             quic,
             quic_events,
             connections,
-            client,
-            sender,
-            relay_events,
+            relays,
             inbox,
             direct,
             coordinator,
             own: shared.own,
             membership,
-            relay,
             present: BTreeMap::new(),
             proof: Proof::new(Instant::now()),
             passed: Passed::default(),
@@ -181,9 +173,7 @@ impl Running {
         let connections_due = self.connections.due();
         tokio::select! {
             event = self.engine_events.recv() => event.map_or(RunEvent::Ended("the engine"), RunEvent::Engine),
-            event = self.relay_events.next() => {
-                event.map_or(RunEvent::Ended("the relay client"), RunEvent::Relay)
-            }
+            event = self.relays.next() => RunEvent::Relays(event),
             Some(event) = self.quic_events.recv() => RunEvent::Quic(event),
             roster = next_roster(rosters) => roster.map_or(RunEvent::Ended("the coordinator"), RunEvent::Roster),
             () = sleep_until(connections_due.unwrap_or_else(Instant::now)), if connections_due.is_some() => {
@@ -201,7 +191,7 @@ impl Running {
                 After::Failed(ApiError::new(ErrorCode::Interface, format!("the interface failed: {error}")))
             }
             RunEvent::Engine(EngineEvent::Node(event)) => self.node_event(shared, &event),
-            RunEvent::Relay(event) => self.relay_event(shared, event),
+            RunEvent::Relays(event) => self.relays_event(shared, event),
             RunEvent::Quic(QuicEvent::Info { peer, info }) => {
                 shared.set_software(peer, format!("shadowmesh {} ({})", info.version, info.os));
                 After::Nothing
@@ -239,35 +229,26 @@ impl Running {
 
     /// Without the relay, has neighbours show that data passes all the same.
     fn prove_near(&self) {
-        if self.relay.state != RelayState::Connected {
+        if !self.relays.is_connected() {
             self.passed.to_ask().for_each(|peer| self.prove(peer));
         }
     }
 
     /// Stands on a newer roster.
-    pub(super) fn adopt(&mut self, _shared: &Shared, roster: &Arc<Roster>) {
+    pub(super) fn adopt(&mut self, shared: &Shared, roster: &Arc<Roster>) {
         self.membership.roster = Arc::clone(roster);
-        self.client.set_admission(relay::admission(roster, self.own));
+        self.relays.set_admission(relay::admission(roster, self.own));
+        self.relays.set_list(list::of(&self.membership, &shared.config.relays));
         self.engine.send(Command::Roster(Arc::clone(roster)));
         self.present.retain(|peer, _| roster.leaf(peer).is_some());
-        if self.relay.state == RelayState::Connected {
+        if self.relays.is_connected() {
             self.ask();
         }
     }
 
-    /// Hands a request to invite to the coordinator.
-    pub(super) fn invite(
-        &self,
-        request: InviteRequest,
-        reply: oneshot::Sender<Result<InviteAnswer, ApiError>>,
-    ) {
-        match &self.coordinator {
-            Some((coordinator, _, _)) => coordinator.invite(request, reply),
-            None => {
-                let _ = reply
-                    .send(Err(ApiError::new(ErrorCode::NotCoordinator, "this node is not the coordinator")));
-            }
-        }
+    /// The coordinator, where this node is it.
+    pub(super) fn coordinator(&self) -> Option<&Coordinator> {
+        self.coordinator.as_ref().map(|(coordinator, _, _)| coordinator)
     }
 
     /// Stops everything in order.
@@ -286,7 +267,7 @@ impl Running {
                 direct.stop().await;
             }
         };
-        tokio::join!(self.client.stop(), mapped);
+        tokio::join!(self.relays.stop(), mapped);
         drop((self.engine, self.connections));
         if let Some(quic) = Arc::into_inner(self.quic) {
             quic.stop().await;
@@ -299,8 +280,8 @@ impl Running {
 
     /// Tries the relay at once where it is not connected, and often from then on: somebody waits for it.
     pub(super) fn hurry(&self) {
-        if self.relay.state != RelayState::Connected {
-            self.client.reconnect_now();
+        if !self.relays.is_connected() {
+            self.relays.hurry();
             self.prove_near();
         }
     }
@@ -319,8 +300,19 @@ impl Running {
         self.direct.as_ref().and_then(Direct::ice).map(Ice::counts)
     }
 
-    pub(super) const fn relay_status(&self) -> &RelayStatus {
-        &self.relay
+    /// The connection to the relay that is home.
+    pub(super) fn home_relay(&self) -> Option<&RelayStatus> {
+        self.relays.home()
+    }
+
+    /// The connections to all relays.
+    pub(super) fn relays(&self) -> Vec<RelayStatus> {
+        self.relays.statuses()
+    }
+
+    /// Who is at which relay.
+    pub(super) fn pool(&self) -> RelayPool {
+        self.relays.pool()
     }
 
     /// Returns when it started.
@@ -329,17 +321,19 @@ impl Running {
     }
 
     pub(super) fn state(&self) -> NodeState {
-        if self.relay.state == RelayState::Connected { NodeState::Up } else { NodeState::Connecting }
+        if self.relays.is_connected() { NodeState::Up } else { NodeState::Connecting }
     }
 
     /// Tells whether data passes, or what is waited for.
     pub(super) fn readiness(&self) -> Readiness {
         let others = self.membership.roster.leaves().len().saturating_sub(1);
-        let connected = self.relay.state == RelayState::Connected;
+        let connected = self.relays.is_connected();
         let only_member = connected && others == 0;
         let reason = if !connected {
-            let cause = self.relay.error.as_ref().map_or_else(String::new, |error| format!(" ({error})"));
-            format!("the relay {} to answer{cause}", self.relay.url)
+            let relay = self.relays.home();
+            let cause = relay.and_then(|relay| relay.error.as_ref());
+            let cause = cause.map_or_else(String::new, |error| format!(" ({error})"));
+            format!("the relay {} to answer{cause}", relay.map_or("", |relay| &relay.url))
         } else if only_member {
             "another member to join".to_owned()
         } else if self.passed.ever() {
@@ -357,7 +351,7 @@ impl Running {
     fn node_event(&mut self, shared: &Shared, event: &NodeEvent) -> After {
         match event {
             NodeEvent::Pong { .. } => {
-                if !self.passed.note(self.relay.state == RelayState::Connected) {
+                if !self.passed.note(self.relays.is_connected()) {
                     return After::Nothing;
                 }
             }
@@ -399,6 +393,13 @@ impl Running {
             }
             NodeEvent::PathSize { peer } => {
                 tracing::debug!(peer = %self.name(*peer), "the path carries packets of another length");
+                return After::Nothing;
+            }
+            // The engine takes it.
+            NodeEvent::Relays { .. } => return After::Nothing,
+            NodeEvent::Absent { peer } => {
+                tracing::debug!(peer = %self.name(*peer), "looked for at every relay");
+                self.relays.search();
                 return After::Nothing;
             }
             NodeEvent::Gather => {

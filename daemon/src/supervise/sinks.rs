@@ -9,11 +9,23 @@ use tokio::sync::mpsc;
 
 use super::pending::Pending;
 use crate::engine::{Command, Datagrams, Frames, Inbox};
+use crate::relays::pool::RelayPool;
+use crate::relays::table::Slot;
 
-/// Brings what the relay client hears to the engine and the supervisor.
+/// Brings what the client of one relay hears to the engine and the supervisor.
 pub(super) struct Sink {
     pub(super) inbox: Arc<Inbox>,
     pub(super) events: Arc<Pending>,
+    pub(super) pool: RelayPool,
+    /// The relay's place in the pool.
+    pub(super) slot: Slot,
+}
+
+impl Sink {
+    fn present(&self, node: NodeId, present: bool) {
+        self.inbox.command(Command::Presence(node, present));
+        self.events.put(RelayEvent::Peer { node, present });
+    }
 }
 
 impl RelaySink for Sink {
@@ -22,10 +34,20 @@ impl RelaySink for Sink {
     }
 
     fn event(&self, event: RelayEvent) {
-        if let RelayEvent::Peer { node, present } = &event {
-            self.inbox.command(Command::Presence(*node, *present));
+        if let RelayEvent::Peer { node, present } = event {
+            // Whoever is at another relay is present all the same.
+            if let Some(present) = self.pool.presence(self.slot, node, present) {
+                self.present(node, present);
+            }
+            return;
         }
+        let down = matches!(event, RelayEvent::Down { .. });
         self.events.put(event);
+        if down {
+            for node in self.pool.lost(self.slot) {
+                self.present(node, false);
+            }
+        }
     }
 }
 

@@ -46,6 +46,7 @@ impl Place {
             direct: false,
             birthday: false,
             relay_udp: true,
+            relays: Vec::new(),
             port_mapping: false,
             mdns: false,
             udp_listen: Some(Vec::new()),

@@ -46,6 +46,8 @@ impl RelaySink for Heard {
             RelayEvent::Up { .. } => "welcome".into(),
             RelayEvent::Down { reason, .. } => format!("down {reason}"),
             RelayEvent::Udp(udp) => format!("udp {udp}"),
+            RelayEvent::Suspect(suspect) => format!("suspect {suspect}"),
+            RelayEvent::Rtt(_) => "round trip".into(),
             RelayEvent::Notice(text) => format!("notice {text}"),
         });
     }

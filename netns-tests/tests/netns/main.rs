@@ -24,6 +24,7 @@ mod rekey;
 mod relay_absent;
 mod relay_restart;
 mod relay_udp;
+mod relays;
 mod silence;
 mod spoof;
 mod strangers;

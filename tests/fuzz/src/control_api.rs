@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mesh_control::{
     ApiError, Document, DownAnswer, ErrorCode, Event, Id, InviteAnswer, InviteRequest, Netcheck, NodeState,
-    PeerStatus, Peers, PingAnswer, PingRequest, Status, UpAnswer, UpRequest, Version,
+    PeerStatus, Peers, PingAnswer, PingRequest, RelayRequest, Relays, Status, UpAnswer, UpRequest, Version,
 };
 use meshd::api::{Backend, serve_connection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -42,6 +42,7 @@ fn documents(data: &[u8]) {
     request::<UpRequest>(data);
     request::<PingRequest>(data);
     request::<InviteRequest>(data);
+    request::<RelayRequest>(data);
     answer::<Status>(data);
     answer::<Peers>(data);
     answer::<Id>(data);
@@ -51,6 +52,7 @@ fn documents(data: &[u8]) {
     answer::<PingAnswer>(data);
     answer::<Netcheck>(data);
     answer::<InviteAnswer>(data);
+    answer::<Relays>(data);
     answer::<Event>(data);
     answer::<ApiError>(data);
 }
@@ -178,6 +180,12 @@ impl Backend for Memory {
     }
     async fn invite(&self, request: InviteRequest) -> Result<InviteAnswer, ApiError> {
         assert!(request.uses > 0 && request.ttl_s > 0, "an invitation for nobody");
+        self.change(self.refuse())
+    }
+    async fn relays(&self) -> Result<Relays, ApiError> {
+        Ok(Relays::default())
+    }
+    async fn change_relays(&self, _: RelayRequest) -> Result<Relays, ApiError> {
         self.change(self.refuse())
     }
     fn events(&self) -> broadcast::Receiver<Event> {

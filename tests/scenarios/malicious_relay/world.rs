@@ -220,6 +220,8 @@ impl Member {
                 | NodeEvent::Pong { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
+                | NodeEvent::Relays { .. }
+                | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use super::direct::NatMapping;
+use super::status::RelayStatus;
 use crate::document::Document;
 
 /// The answer to `POST /v1/netcheck`, which takes no body.
@@ -13,6 +14,10 @@ pub struct Netcheck {
     /// The relay that was asked, as `host:port`; absent while this node is in no network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// The relays that this node knows, while it is not down; their `rtt_ms` is measured over the authenticated
+    /// connection.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<RelayStatus>,
     /// IPv4 first, then IPv6.
     #[serde(default)]
     pub families: Vec<FamilyCheck>,

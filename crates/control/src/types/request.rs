@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use super::status::{NetworkStatus, NodeState, NodeStatus, PathKind, Readiness};
+use super::status::{NetworkStatus, NodeState, NodeStatus, PathKind, Readiness, RelayStatus};
 use crate::document::Document;
 use crate::secret::SecretText;
 use crate::time::Timestamp;
@@ -241,4 +241,37 @@ pub struct InviteAnswer {
 
 impl Document for InviteAnswer {
     const SCHEMA: &'static str = "shadowmesh.invite/1";
+}
+
+/// The body of `POST /v1/relays`: what the roster is to announce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RelayRequest {
+    /// One relay more.
+    Add {
+        /// `wss://host[:port]#PIN`.
+        relay: String,
+    },
+    /// One relay less.
+    Remove {
+        /// `wss://host[:port]`, with the pin or without.
+        relay: String,
+    },
+}
+
+impl Document for RelayRequest {
+    const SCHEMA: &'static str = "shadowmesh.relay_request/1";
+}
+
+/// The answer to `GET /v1/relays` and to `POST /v1/relays`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Relays {
+    /// What the signed roster announces: `wss://host[:port]#PIN`, in order of preference.
+    pub announced: Vec<String>,
+    /// The relays that this node knows, while it is not down, with the connection to each.
+    pub relays: Vec<RelayStatus>,
+}
+
+impl Document for Relays {
+    const SCHEMA: &'static str = "shadowmesh.relays/1";
 }

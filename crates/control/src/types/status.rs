@@ -24,9 +24,12 @@ pub struct Status {
     /// This node in the network, once enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeStatus>,
-    /// The connection to the relay, while the node is not down.
+    /// The connection to the relay that is home, while the node is not down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<RelayStatus>,
+    /// All relays of the network, in the order of their list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relays: Vec<RelayStatus>,
     /// Whether data passes, and what it waits for otherwise.
     pub ready: Readiness,
     /// Every other member, ordered by name.
@@ -168,8 +171,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// The connection to the relay.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// The connection to a relay.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RelayStatus {
     /// `wss://host:port`; the pin may follow after `#`.
     pub url: String,
@@ -193,6 +196,48 @@ pub struct RelayStatus {
     /// Whether frames take UDP instead of the TLS connection; while none flow they take neither.
     #[serde(default)]
     pub udp: bool,
+    /// Peers reach this node there.
+    #[serde(default)]
+    pub home: bool,
+    /// It is kept connected in case that home is lost.
+    #[serde(default)]
+    pub warm: bool,
+    /// It is connected and does not answer; frames take another relay until it does.
+    #[serde(default)]
+    pub suspect: bool,
+    /// The shortest of the latest round trips over the authenticated connection, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// Where this node knows it from.
+    #[serde(default)]
+    pub source: RelaySource,
+}
+
+/// Where a node knows a relay from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelaySource {
+    /// The signed roster announces it.
+    Roster,
+    /// The node joined there, and the roster announces none.
+    Ticket,
+    /// The node's own configuration names it.
+    Config,
+    /// A source that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl fmt::Display for RelaySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Roster => "roster",
+            Self::Ticket => "ticket",
+            Self::Config => "config",
+            Self::Unknown => "unknown",
+        })
+    }
 }
 
 /// How far the connection to the relay is.
@@ -253,6 +298,9 @@ pub struct PeerStatus {
     /// The relay of the path, by host name, when the path is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relay: Option<String>,
+    /// The relays of the list at which the peer says it is, its home first; empty until it said so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub home_relays: Vec<String>,
     /// The address of the path, when it is direct.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,

@@ -11,6 +11,8 @@ pub(super) enum Verdict {
     Fine,
     /// Ask the relay for a sign of life.
     Ask,
+    /// Another relay should carry the frames until this one gives a sign of life.
+    Suspect,
     Silent,
 }
 
@@ -22,12 +24,30 @@ pub(super) struct Answers {
     asked: Option<Instant>,
     /// There is reason to think that the connection is dead.
     doubted: bool,
+    /// How long the relay may take to answer before it is suspect, where another relay could be used.
+    hasty: Option<Duration>,
+    suspect: bool,
 }
 
 impl Answers {
     /// Notes that frames were handed to the socket.
     pub(super) fn sent(&mut self, now: Instant) {
         self.unanswered.get_or_insert(now);
+    }
+
+    /// Says whether another relay could be used, and how long a round trip takes.
+    pub(super) fn be_hasty(&mut self, several: bool, rtt: Option<Duration>) {
+        self.hasty = several.then(|| SUSPECT.max(rtt.unwrap_or_default() * 2));
+        self.suspect &= several;
+    }
+
+    /// Notes that a way beside the connection no longer answers: with another relay at hand that is enough.
+    pub(super) fn suspect(&mut self) {
+        self.suspect = self.hasty.is_some();
+    }
+
+    pub(super) const fn is_suspect(&self) -> bool {
+        self.suspect
     }
 
     /// Notes that the machine's network changed: the relay is asked at once, and has less time to answer.
@@ -39,6 +59,7 @@ impl Answers {
     /// Notes that anything came from the relay.
     pub(super) const fn heard(&mut self) {
         self.doubted = false;
+        self.suspect = false;
         self.unanswered = None;
         self.asked = None;
     }
@@ -52,23 +73,34 @@ impl Answers {
         }
     }
 
-    /// Judges. [`Verdict::Ask`] is said once until the next sign of life.
+    /// Judges. [`Verdict::Ask`] and [`Verdict::Suspect`] are said once until the next sign of life.
     pub(super) fn check(&mut self, now: Instant) -> Verdict {
         if self.due().is_none_or(|due| now < due) {
             return Verdict::Fine;
         }
-        if self.asked.is_some() {
-            return Verdict::Silent;
+        let Some(asked) = self.asked else {
+            self.asked = Some(now);
+            return Verdict::Ask;
+        };
+        if !self.suspect && self.hasty.is_some_and(|patience| now >= asked + patience) {
+            self.suspect = true;
+            return Verdict::Suspect;
         }
-        self.asked = Some(now);
-        Verdict::Ask
+        Verdict::Silent
     }
 
     /// Returns when the verdict may change, if nothing is heard until then.
     pub(super) fn due(&self) -> Option<Instant> {
         let since = self.unanswered?;
-        let (wait, answer) = if self.doubted { (Duration::ZERO, HURRIED) } else { (UNANSWERED, ANSWER) };
-        Some(self.asked.map_or(since + wait, |asked| asked + answer))
+        let (wait, answer) = match self.hasty {
+            _ if self.doubted => (Duration::ZERO, HURRIED),
+            // Asked earlier, given up no earlier.
+            Some(_) => (UNANSWERED_HASTY, UNANSWERED - UNANSWERED_HASTY + ANSWER),
+            None => (UNANSWERED, ANSWER),
+        };
+        let Some(asked) = self.asked else { return Some(since + wait) };
+        let suspect = self.hasty.filter(|_| !self.suspect).map_or(answer, |patience| patience.min(answer));
+        Some(asked + suspect)
     }
 }
 
@@ -76,6 +108,11 @@ impl Answers {
 const UNANSWERED: Duration = Duration::from_secs(3);
 /// For so long the relay may take to answer: longer than a bad path's round trip and one loss.
 const ANSWER: Duration = Duration::from_secs(2);
+/// As [`UNANSWERED`], where another relay could be used.
+const UNANSWERED_HASTY: Duration = Duration::from_millis(300);
+/// For so long at least a relay may take to answer where another one could be used: with the wait before it, and the way
+/// of a frame over the other relay, less than a second of silence.
+const SUSPECT: Duration = Duration::from_millis(400);
 /// The same on a network that just changed, where waiting for a connection of the old one costs more than making another.
 const HURRIED: Duration = Duration::from_secs(1);
 
@@ -134,6 +171,41 @@ mod tests {
         answers.sent(later);
         assert_eq!(answers.check(later), Verdict::Fine);
         assert_eq!(answers.due(), Some(later + UNANSWERED));
+    }
+
+    #[test]
+    fn with_another_relay_a_silent_one_is_suspect_before_it_is_given_up() {
+        let mut answers = Answers::default();
+        let now = Instant::now();
+        answers.be_hasty(true, None);
+        answers.sent(now);
+        let asked = now + UNANSWERED_HASTY;
+        assert_eq!(answers.check(asked), Verdict::Ask);
+        assert_eq!(answers.check(asked + SUSPECT - MOMENT), Verdict::Fine);
+        assert_eq!(answers.check(asked + SUSPECT), Verdict::Suspect);
+        assert!(answers.is_suspect() && SUSPECT + UNANSWERED_HASTY < Duration::from_secs(1));
+        assert_eq!(answers.check(now + UNANSWERED + ANSWER - MOMENT), Verdict::Fine);
+        assert_eq!(
+            answers.check(now + UNANSWERED + ANSWER),
+            Verdict::Silent,
+            "no earlier than with one relay"
+        );
+        answers.heard();
+        assert!(!answers.is_suspect());
+    }
+
+    #[test]
+    fn relay_far_away_is_not_suspect_for_its_distance() {
+        let mut answers = Answers::default();
+        let now = Instant::now();
+        let rtt = Duration::from_millis(600);
+        answers.be_hasty(true, Some(rtt));
+        answers.sent(now);
+        assert_eq!(answers.check(now + UNANSWERED_HASTY), Verdict::Ask);
+        assert_eq!(answers.check(now + UNANSWERED_HASTY + rtt), Verdict::Fine);
+        answers.be_hasty(false, Some(rtt));
+        answers.suspect();
+        assert!(!answers.is_suspect(), "without another relay there is nothing to gain");
     }
 
     #[test]

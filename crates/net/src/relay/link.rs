@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::answers::{Answers, Verdict};
 use super::connect::Socket;
 use super::queue::Presence;
+use super::rtt::RoundTrips;
 use super::udp::{Change, Udp};
 use super::{RelayError, RelayEvent, RelaySink, Shared};
 
@@ -31,6 +32,9 @@ pub(super) struct Link {
     heard: Instant,
     pings: u32,
     answers: Answers,
+    trips: RoundTrips,
+    /// Whether others were told that the relay does not answer.
+    suspect: bool,
     /// Address of the relay, where its UDP port is too; none where UDP is not to be used.
     relay: Option<SocketAddr>,
     udp: Option<Udp>,
@@ -58,6 +62,8 @@ impl Link {
             heard: Instant::now(),
             pings: 0,
             answers: Answers::default(),
+            trips: RoundTrips::new(Instant::now()),
+            suspect: false,
             relay,
             udp: None,
             unflushed: false,
@@ -277,7 +283,11 @@ impl Link {
                 self.tell(presence);
             }
             RelayMessage::Ping(token) => self.answer(token),
-            RelayMessage::Pong(_) => {}
+            RelayMessage::Pong(token) => {
+                if let Some(rtt) = self.trips.answered(now, token) {
+                    self.sink.event(RelayEvent::Rtt(rtt));
+                }
+            }
             RelayMessage::UdpOffer(offer) => {
                 // The first one counts, and none that this side did not ask for.
                 if let Some(relay) = self.relay.take() {
@@ -340,6 +350,15 @@ impl Link {
         if self.shared.doubted.swap(false, Ordering::Relaxed) {
             self.answers.doubt(now);
         }
+        let several = self.shared.several.load(Ordering::Relaxed);
+        self.trips.set_several(now, several);
+        self.answers.be_hasty(several, self.trips.last());
+        if self.shared.measure.swap(false, Ordering::Relaxed) {
+            self.trips.want(now);
+        }
+        if self.trips.due().is_some_and(|due| due <= now) {
+            self.ask(cx, now);
+        }
         if self.blocked.is_some_and(|(since, _)| now.duration_since(since) >= STALL) {
             return Err(RelayError::Stalled);
         }
@@ -348,7 +367,7 @@ impl Link {
                 return Err(RelayError::Silent);
             }
             self.pings += 1;
-            self.ask(cx);
+            self.ask(cx, now);
         }
         if let Some(udp) = &self.udp {
             self.shared.udp_singly.store(udp.goes_singly(), Ordering::Relaxed);
@@ -360,18 +379,22 @@ impl Link {
             self.shared.outgoing.queue().push_control(ClientMessage::UdpEnd.encode());
             if silent {
                 self.answers.doubt(now);
+                self.answers.suspect();
             }
             cx.waker().wake_by_ref();
         }
         match self.answers.check(now) {
-            Verdict::Fine => {}
-            Verdict::Ask => self.ask(cx),
+            Verdict::Fine | Verdict::Suspect => {}
+            Verdict::Ask => self.ask(cx, now),
             Verdict::Silent => return Err(RelayError::Silent),
         }
+        self.tell_suspect();
         let stalled = self.blocked.map(|(since, _)| since + STALL);
         let udp_due = self.udp.as_ref().and_then(Udp::due);
-        let deadline =
-            [stalled, self.answers.due(), udp_due].into_iter().flatten().fold(self.next_ping(), Instant::min);
+        let deadline = [stalled, self.answers.due(), udp_due, self.trips.due()]
+            .into_iter()
+            .flatten()
+            .fold(self.next_ping(), Instant::min);
         // A timer that fires early is cheaper than one that is set anew for every message.
         if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
             self.timer.as_mut().reset(deadline.into());
@@ -382,9 +405,21 @@ impl Link {
         Ok(())
     }
 
-    fn ask(&self, cx: &Context<'_>) {
-        self.shared.outgoing.queue().push_control(ClientMessage::Ping(*b"heartbt?").encode());
+    fn ask(&mut self, cx: &Context<'_>, now: Instant) {
+        let mut queue = self.shared.outgoing.queue();
+        let clear = queue.queued_bytes() == 0 && self.blocked.is_none();
+        queue.push_control(ClientMessage::Ping(self.trips.ask(now, clear)).encode());
         cx.waker().wake_by_ref();
+    }
+
+    /// Says that the relay became suspect, or is not any more. What waits for room need not wait for this relay then.
+    fn tell_suspect(&mut self) {
+        let suspect = self.answers.is_suspect();
+        if std::mem::replace(&mut self.suspect, suspect) != suspect {
+            self.shared.ready.store(!suspect, Ordering::Relaxed);
+            self.sink.event(RelayEvent::Suspect(suspect));
+            self.shared.outgoing.call_room_hook();
+        }
     }
 
     fn next_ping(&self) -> Instant {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::Pin;
 
 fn candidate(kind: CandidateKind, address: &str) -> Candidate {
     Candidate { kind, address: address.parse().unwrap() }
@@ -265,4 +266,21 @@ proptest! {
             prop_assert_eq!(message.encode(), bytes);
         }
     }
+}
+
+#[test]
+fn relays_are_told_by_their_keys_and_bounded() {
+    let told = RelaysTold { list: vec![Pin([1; 32]), Pin([2; 32])] };
+    let bytes = Control::Relays(told.clone()).encode();
+    assert_eq!(bytes, [&[0x0b, 2][..], &[1; 32], &[2; 32]].concat());
+    assert_eq!(Control::parse(&bytes), Ok(Control::Relays(told)));
+    assert_eq!(Control::parse(&[0x0b, 0]), Ok(Control::Relays(RelaysTold::default())));
+    for length in 1..bytes.len() {
+        assert_eq!(Control::parse(&bytes[..length]), Err(WireError::Truncated));
+    }
+    assert_eq!(Control::parse(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing));
+    let three = [&[0x0b, 3][..], &[1; 32], &[2; 32], &[3; 32]].concat();
+    assert_eq!(Control::parse(&three), Err(WireError::TooLong("relays")));
+    let twice = [&[0x0b, 2][..], &[1; 32], &[1; 32]].concat();
+    assert_eq!(Control::parse(&twice), Err(WireError::Invalid("relays")));
 }

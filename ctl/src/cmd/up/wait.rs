@@ -157,6 +157,7 @@ mod tests {
             version: String::new(),
             network: None,
             node: None,
+            relays: Vec::new(),
             relay: None,
             ready: Readiness::default(),
             peers: peers.iter().map(|&online| PeerStatus { online, ..PeerStatus::default() }).collect(),

@@ -1,14 +1,20 @@
 //! `netcheck`.
 
-use mesh_control::{FamilyCheck, IpFamily, NatFiltering, Netcheck};
+use mesh_control::{FamilyCheck, IpFamily, NatFiltering, Netcheck, RelayState};
 
 use super::super::units::rtt;
-use super::{Block, addresses, why};
+use super::{Block, addresses, relays, why, without_pin};
 
 /// What was found out of each address family, then what follows.
 pub(crate) fn netcheck(check: &Netcheck) -> String {
     let mut block = Block::new();
     block.line("relay", check.relay.as_deref().unwrap_or("(none: this node is in no network)"));
+    for relay in check.relays.iter().filter(|relay| relay.state == RelayState::Connected) {
+        if let Some(ms) = relay.rtt_ms {
+            let role = relays::role(relay).map(|role| format!(" ({role})")).unwrap_or_default();
+            block.line("round trip", &format!("{} to {}{role}", rtt(ms), without_pin(&relay.url)));
+        }
+    }
     for family in &check.families {
         block.text.push_str(match family.family {
             IpFamily::Ipv4 => "\nIPv4\n",

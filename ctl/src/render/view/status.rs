@@ -7,6 +7,7 @@ use mesh_control::{NodeState, PeerStatus, RelayState, RelayStatus, Status, Times
 use super::super::Style;
 use super::super::table::{Cell, Colour, Column, Table};
 use super::super::units::{bytes, clean, count, rtt, span, span_of};
+use super::relays::{self, role};
 use super::{Block, addresses, path, peer_state, relay_colour, without_pin};
 
 /// A block about this node, then the table of its peers.
@@ -32,6 +33,15 @@ pub(crate) fn status(status: &Status, now: Timestamp, style: Style) -> String {
             "relay",
             &format!("{} {state}{}", clean(without_pin(&relay.url)), clean(&relay_details(relay, now))),
         );
+    }
+    for relay in status.relays.iter().filter(|relay| !relay.home && status.relays.len() > 1) {
+        if status.relay.as_ref().is_some_and(|shown| shown.url == relay.url) {
+            continue;
+        }
+        let role = role(relay).map(|role| format!(" ({role})")).unwrap_or_default();
+        let length = relay.rtt_ms.map(|ms| format!(", round trip {}", rtt(ms))).unwrap_or_default();
+        let state = relay_colour(relay.state).paint(&relays::state(relay), style);
+        block.painted("relay", &format!("{}{role} {state}{length}", clean(without_pin(&relay.url))));
     }
     if matches!(status.state, NodeState::Unenrolled | NodeState::Down) {
         return block.text;
@@ -131,6 +141,12 @@ fn relay_details(relay: &RelayStatus, now: Timestamp) -> String {
     if relay.state == RelayState::Connected {
         if let Some(ms) = relay.connect_ms {
             text.push_str(&format!(", connected within {ms} ms"));
+        }
+        if let Some(ms) = relay.rtt_ms {
+            text.push_str(&format!(", round trip {}", rtt(ms)));
+        }
+        if relay.suspect {
+            text.push_str(", silent");
         }
         if let Some(address) = relay.observed_address {
             text.push_str(&format!(", sees us as {address}"));

@@ -2,8 +2,8 @@
 
 use mesh_control::{
     AddressKind, Counters, CryptoStatus, DirectStatus, Mode, NatMapping, NetworkStatus, NodeStatus,
-    OwnAddress, PathChange, PathReason, PingAnswer, Readiness, RelayStatus, RemoteAddress, Role,
-    SessionStatus, Slowdown,
+    OwnAddress, PathChange, PathReason, PingAnswer, Readiness, RelaySource, RelayStatus, Relays,
+    RemoteAddress, Role, SessionStatus, Slowdown,
 };
 
 use super::*;
@@ -277,6 +277,7 @@ fn sample() -> Status {
             mode: Mode::Tun,
             mtu: 1420,
         }),
+        relays: Vec::new(),
         relay: Some(RelayStatus {
             url: "wss://relay.example#PIN".into(),
             state: RelayState::Connected,
@@ -320,6 +321,7 @@ fn established_peer() -> PeerStatus {
         online: Some(true),
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
+        home_relays: Vec::new(),
         endpoint: Some("192.0.2.7:4747".parse().unwrap()),
         path_changes: 2,
         last_path_change: Some(PathChange {
@@ -402,3 +404,40 @@ fn at(seconds: u64) -> Timestamp {
 }
 
 const PLAIN: Style = Style { colour: false, width: None };
+
+#[test]
+fn relays_show_role_round_trip_and_what_is_wrong() {
+    let relay = |name: &str| RelayStatus { url: format!("wss://{name}.example"), ..RelayStatus::default() };
+    let connected = RelayStatus { state: RelayState::Connected, source: RelaySource::Roster, ..relay("a") };
+    let list = Relays {
+        announced: vec!["wss://a.example#PIN".into()],
+        relays: vec![
+            RelayStatus {
+                home: true,
+                rtt_ms: Some(12.34),
+                udp: true,
+                since: Some(at(60)),
+                ..connected.clone()
+            },
+            RelayStatus { warm: true, suspect: true, url: "wss://b.example".into(), ..connected },
+            RelayStatus { error: Some("refused".into()), retry_in_ms: Some(1500), ..relay("c") },
+            RelayStatus { source: RelaySource::Config, ..relay("d") },
+        ],
+    };
+    assert_eq!(
+        relays(&list, at(120), PLAIN),
+        "\
+RELAY            STATE         ROLE      RTT  UDP  SINCE  FROM
+wss://a.example  connected     home  12.3 ms  yes  1 min  roster
+wss://b.example  silent        warm        -  no       -  roster
+wss://c.example  disconnected  -           -  -        -  unknown
+wss://d.example  not needed    -           -  -        -  config
+wss://c.example: refused, next try in 2 s
+"
+    );
+    let down = Relays { relays: Vec::new(), ..list };
+    assert_eq!(
+        relays(&down, at(0), PLAIN),
+        "this node is down; the network announces:\nwss://a.example#PIN\n"
+    );
+}

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::Style;
 use super::super::table::{Cell, Colour, Column, Table};
 use super::super::units::{clean, count, rtt, span};
-use super::{Block, path};
+use super::{Block, path, without_pin};
 use crate::why::Verdict;
 
 /// The path, the reason, what to do, then what is known of each address of the peer.
@@ -33,6 +33,9 @@ pub(crate) fn why(peer: &PeerStatus, verdict: &Verdict, style: Style) -> String 
     if let Some(mtu) = peer.path_mtu {
         block.line("mtu", &format!("packets up to {mtu} bytes pass in one piece"));
     }
+    if let Some(relays) = home_relays(peer) {
+        block.line("its relays", &relays);
+    }
     if let Some(direct) = &peer.direct {
         search(&mut block, peer, direct);
         block.text.push_str(&table(&direct.remotes, style));
@@ -51,6 +54,12 @@ pub(crate) fn why_json(peer: &PeerStatus, verdict: &Verdict) -> Value {
         "to_do": verdict.fix,
         "peer": peer,
     })
+}
+
+/// Where the peer says it is, home first.
+pub(super) fn home_relays(peer: &PeerStatus) -> Option<String> {
+    let relays: Vec<String> = peer.home_relays.iter().map(|url| clean(without_pin(url))).collect();
+    (!relays.is_empty()).then(|| relays.join(", then "))
 }
 
 /// "path changed 2 times".

@@ -53,9 +53,11 @@ fn full_samples_have_exactly_the_documented_fields() {
         ("PingAnswer", json(&samples::ping())),
         ("InviteRequest", json(&samples::invite_request())),
         ("InviteAnswer", json(&samples::invite())),
+        ("Relays", json(&samples::relays())),
         ("Error", json(&samples::error())),
     ];
     checks.extend(samples::up_requests().iter().map(|request| ("UpRequest", json(request))));
+    checks.extend(samples::relay_requests().iter().map(|request| ("RelayRequest", json(request))));
     checks.extend(samples::events().iter().map(|event| ("Event", json(event))));
     let document = document();
     for (name, sample) in &checks {
@@ -194,13 +196,14 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 22] = [
+const NESTED: [&str; 23] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
     "NodeState",
     "NetworkStatus",
     "NodeStatus",
+    "RelaySource",
     "RelayStatus",
     "Readiness",
     "PeerStatus",

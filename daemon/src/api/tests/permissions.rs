@@ -23,7 +23,7 @@ async fn reader_may_read_but_not_change() {
     // Stands for membership in the group, which lets a caller in who is neither root nor operator.
     fs::set_permissions(&server.path, Permissions::from_mode(0o666)).unwrap();
     assert!(as_nobody(&server.path, "GET", "/v1/status").await.starts_with("HTTP/1.1 200 "));
-    for route in ["/v1/up", "/v1/down", "/v1/ping", "/v1/invites", "/v1/none"] {
+    for route in ["/v1/up", "/v1/down", "/v1/ping", "/v1/invites", "/v1/relays", "/v1/none"] {
         let answer = as_nobody(&server.path, "POST", route).await;
         assert!(answer.starts_with("HTTP/1.1 403 "), "{route}: {answer}");
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();

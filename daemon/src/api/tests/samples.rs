@@ -4,9 +4,9 @@ use mesh_control::{
     AddressKind, ApiError, BirthdayStatus, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode,
     Event, EventKind, FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping,
     Netcheck, NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind,
-    PathReason, PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayState,
-    RelayStatus, RemoteAddress, Role, SessionStatus, Slowdown, Status, ThreadCounters, Timestamp, UpAnswer,
-    UpRequest,
+    PathReason, PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayRequest,
+    RelaySource, RelayState, RelayStatus, Relays, RemoteAddress, Role, SessionStatus, Slowdown, Status,
+    ThreadCounters, Timestamp, UpAnswer, UpRequest,
 };
 
 pub(super) fn id() -> Id {
@@ -22,6 +22,7 @@ pub(super) fn id() -> Id {
 pub(super) fn netcheck() -> Netcheck {
     Netcheck {
         relay: Some("relay.example:443".into()),
+        relays: vec![relay()],
         families: vec![FamilyCheck {
             family: IpFamily::Ipv4,
             addresses: vec!["10.0.0.2".parse().unwrap()],
@@ -51,6 +52,7 @@ pub(super) fn status() -> Status {
         network: Some(network()),
         node: Some(node()),
         relay: Some(relay()),
+        relays: vec![relay()],
         ready: ready(),
         peers: vec![peer()],
         counters: Counters {
@@ -97,6 +99,11 @@ pub(super) fn relay() -> RelayStatus {
         observed_address: Some("[2001:db8::1]:5000".parse().unwrap()),
         retry_in_ms: Some(100),
         udp: true,
+        home: true,
+        warm: true,
+        suspect: true,
+        rtt_ms: Some(12.5),
+        source: RelaySource::Roster,
     }
 }
 
@@ -113,6 +120,7 @@ pub(super) fn peer() -> PeerStatus {
         online: Some(true),
         path: PathKind::Relay,
         relay: Some("relay.example".into()),
+        home_relays: vec!["wss://relay.example".into()],
         endpoint: Some("192.0.2.7:4747".parse().unwrap()),
         path_changes: 2,
         last_path_change: Some(path_change()),
@@ -254,4 +262,13 @@ pub(super) fn events() -> Vec<Event> {
 
 fn at() -> Timestamp {
     Timestamp::from_unix_ms(1_777_890_030_123)
+}
+
+pub(super) fn relay_requests() -> [RelayRequest; 2] {
+    let relay = || "wss://relay.example#PIN".to_owned();
+    [RelayRequest::Add { relay: relay() }, RelayRequest::Remove { relay: relay() }]
+}
+
+pub(super) fn relays() -> Relays {
+    Relays { announced: vec!["wss://relay.example#PIN".into()], relays: vec![relay()] }
 }

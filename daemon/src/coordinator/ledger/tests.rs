@@ -263,3 +263,27 @@ fn clock_in_the_past_is_told_from_damage() {
     let error = Ledger::load(&state, NetId([1; 32]), NOW).unwrap_err();
     assert!(matches!(error, StateError::Damaged { .. }), "{error}");
 }
+
+#[test]
+fn roster_announces_relays_each_once_up_to_a_number_and_never_none() {
+    let mut network = Network::new();
+    let url = |name: &str| -> mesh_wire::RelayUrl { format!("wss://{name}.example").parse().unwrap() };
+    let mut change =
+        |change| network.ledger.change_relays(change, NOW, &network.root).map_err(|e| e.to_string());
+    for number in 0..8 {
+        let add = RelayChange::Add(url(&format!("r{number}")), Pin([number; 32]));
+        assert_eq!(change(add.clone()), Ok(true));
+        assert_eq!(change(add), Ok(false), "twice is harmless");
+    }
+    assert!(change(RelayChange::Add(url("r8"), Pin([8; 32]))).unwrap_err().contains("8 relays"));
+    assert!(change(RelayChange::Remove(url("other"))).unwrap_err().contains("does not announce"));
+    for number in 1..8 {
+        assert_eq!(change(RelayChange::Remove(url(&format!("r{number}")))), Ok(true));
+    }
+    for clash in [RelayChange::Add(url("r0"), Pin([9; 32])), RelayChange::Add(url("r9"), Pin([0; 32]))] {
+        assert!(change(clash).unwrap_err().contains("already"));
+    }
+    assert!(change(RelayChange::Remove(url("r0"))).unwrap_err().contains("last relay"));
+    let roster = network.ledger.roster();
+    assert_eq!((roster.settings().relays.len(), roster.version()), (1, 16));
+}
