@@ -8,6 +8,7 @@ mod growth;
 mod load;
 mod plot;
 mod profile;
+mod readme;
 mod subject;
 mod traffic;
 
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
     /// Draw what compares as bars.
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
+    /// Renew the table and the picture in the README.
+    #[arg(long)]
+    readme: bool,
     /// How often everything is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -60,7 +64,7 @@ pub(crate) struct Arguments {
         value_delimiter = ',',
         default_missing_value = "10,100,1000",
         value_parser = clap::value_parser!(u32).range(3..=4000),
-        conflicts_with_all = ["links_only", "only", "plot", "profile"],
+        conflicts_with_all = ["links_only", "only", "plot", "profile", "readme"],
     )]
     growth: Option<Vec<u32>>,
 }
@@ -113,19 +117,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         load::idle_peers(&mut arena, &relay, &mut figures)?;
         load::idle_clients(&relay_host, &mut arena, &relay, &program, &mut figures)?;
     }
+    report(arguments, &figures, &absent)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the figures and writes the files that were asked for.
+fn report(arguments: &Arguments, figures: &Figures, absent: &[String]) -> Result<()> {
     let machine = machine();
-    say::heading(&format!("{}; medians of {} rounds", machine.summary(), arguments.rounds));
+    let rounds = match arguments.rounds {
+        1 => "one round".to_owned(),
+        rounds => format!("medians of {rounds} rounds"),
+    };
+    let title = format!("{}; {rounds}", machine.summary());
+    say::heading(&title);
     say::table(&figures.rows());
     for verdict in figures.verdicts() {
         say::line(&verdict);
     }
-    for reason in &absent {
+    for reason in absent {
         say::line(&format!("not measured: {reason}"));
     }
+    let svg = plot::svg(&title, &figures.panels());
     if let Some(path) = &arguments.plot {
-        let title = format!("{}; medians of {} rounds", machine.summary(), arguments.rounds);
-        let svg = plot::svg(&title, &figures.panels());
-        fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(path, &svg).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if arguments.readme {
+        let introduction = format!(
+            "One run on one machine that holds both ends: {title} of {} s; inner MTU {} everywhere.",
+            arguments.seconds,
+            subject::MTU
+        );
+        readme::renew(&introduction, &figures.markdown(), &svg)?;
     }
     let document = json!({
         "schema": "shadowmesh.bench/2",
@@ -135,7 +157,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         "absent": absent,
     });
     write_json(arguments.json.as_ref(), &document)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// Starts what is to be measured; the names of what cannot be had come with the reason.

@@ -102,6 +102,33 @@ impl Figures {
         panels.filter(|panel| panel.bars.len() > 1).collect()
     }
 
+    /// [`DRAWN`] as a table in Markdown, a line for everything that was measured, and below it the ratios of the transfers.
+    pub(crate) fn markdown(&self) -> String {
+        let panels = self.panels();
+        let head: Vec<&str> = panels.iter().map(|panel| panel.name.as_str()).collect();
+        let mut text = format!("| | {} |\n|---|{}\n", head.join(" | "), "---|".repeat(head.len()));
+        for kind in self.kinds().into_iter().flatten() {
+            let values = panels.iter().map(|panel| {
+                let bar = panel.bars.iter().find(|bar| bar.label == kind.name());
+                shown(bar.map(|bar| bar.value))
+            });
+            let values: Vec<String> = values.collect();
+            text += &format!("| {} | {} |\n", kind.name(), values.join(" | "));
+        }
+        for comparison in &COMPARISONS {
+            let rates = self.0.iter().filter(|figure| figure.unit == TCP_RATE);
+            let ratios: Vec<f64> = rates.filter_map(|figure| figure.ratio(comparison)).collect();
+            let (low, high) = (
+                ratios.iter().copied().min_by(f64::total_cmp),
+                ratios.iter().copied().max_by(f64::total_cmp),
+            );
+            if let (Some(low), Some(high)) = (low, high) {
+                text += &format!("\n{}, TCP: {low:.2} to {high:.2}.", comparison.name);
+            }
+        }
+        text + "\n"
+    }
+
     fn kinds(&self) -> Vec<Option<Kind>> {
         let mut kinds = Vec::new();
         for (kind, _) in self.0.iter().flat_map(|figure| &figure.values) {
@@ -299,6 +326,26 @@ mod tests {
         let rows = figures.rows();
         assert_eq!(rows[1][rows[1].len() - 3..], ["2.00", "3.00", "1.50"]);
         assert_eq!(figures.document()[0]["relay_udp_to_best_other_relayed"], 3.0);
+    }
+
+    #[test]
+    fn markdown_has_a_line_for_each_and_the_ratios() {
+        let mut figures = Figures::default();
+        for (kind, value) in [(Kind::Plain, 30_000.0), (Kind::Direct, 6000.0), (Kind::Nebula, 2000.0)] {
+            figures.add(DRAWN[0], TCP_RATE, Some(kind), value);
+        }
+        figures.add("RTT idle, median", "ms", Some(Kind::Direct), 0.2);
+        figures.add("RTT idle, median", "ms", Some(Kind::Plain), 0.02);
+        let wanted = "\
+| | TCP, 1 stream, Gbit/s | RTT idle, median, ms |
+|---|---|---|
+| plain link | 30.00 | 0.020 |
+| direct | 6.00 | 0.200 |
+| nebula | 2.00 |  |
+
+direct : best other, TCP: 3.00 to 3.00.
+";
+        assert_eq!(figures.markdown(), wanted);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn draw(svg: &mut String, panel: &Panel, left: usize, top: usize) {
     let largest = tunnels.fold(f64::MIN_POSITIVE, f64::max);
     for Bar { label, value, kind } in &panel.bars {
         y += LINE;
-        words(svg, left + LABELS - 8, y - 6, " text-anchor=\"end\"", label);
+        words(svg, left + LABELS - 8, y - 4, " text-anchor=\"end\"", label);
         let share = value.max(0.0) / largest;
         let (x, width) = (left + LABELS, share.min(1.0) * BAR);
         let (bar_top, thick) = (y - LINE + 3, LINE - 4);
@@ -81,7 +81,7 @@ fn draw(svg: &mut String, panel: &Panel, left: usize, top: usize) {
             let _ =
                 writeln!(svg, "<path d=\"M{from} {low}L{to} {high}h6L{} {low}z\" fill=\"#fff\"/>", from + 6);
         }
-        words(svg, format!("{:.1}", x as f64 + width + 5.0), y - 6, "", &super::figures::shown(Some(*value)));
+        words(svg, format!("{:.1}", x as f64 + width + 5.0), y - 4, "", &super::figures::shown(Some(*value)));
     }
 }
 
