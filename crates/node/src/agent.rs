@@ -34,6 +34,8 @@ pub(crate) struct Agent {
     speaks: Option<bool>,
     /// When the search began in which an agent was asked for.
     began: Option<Instant>,
+    /// That search is over.
+    over: bool,
     /// Short challenges wait until then.
     leads: Option<Instant>,
     /// Challenges waited in this search, and the agent nominated nothing yet.
@@ -45,9 +47,10 @@ pub(crate) struct Agent {
 impl Agent {
     /// An agent is asked for; the same search may do so several times.
     fn asked(&mut self, now: Instant) {
-        if self.began.is_some_and(|began| now.duration_since(began) < SEARCH) {
+        if !self.over && self.began.is_some_and(|began| now.duration_since(began) < SEARCH) {
             return;
         }
+        self.over = false;
         if self.began.replace(now).is_some() && self.speaks.is_none() {
             self.speaks = Some(false);
         }
@@ -60,6 +63,14 @@ impl Agent {
             Some(false) => None,
         };
         self.fruitless = self.leads.is_some() && self.speaks == Some(true);
+    }
+
+    /// No search goes on. An agent that did not get its time found nothing, and is to have the next one.
+    fn rests(&mut self, now: Instant) {
+        self.over = true;
+        if self.leads.is_some_and(|until| now < until) {
+            self.fruitless = false;
+        }
     }
 
     /// The peer's agent spoke.
@@ -138,6 +149,14 @@ impl Node {
         let peer = &mut self.peers[slot.0];
         if self.ice && peer.paths.searches() {
             peer.agent.asked(now);
+        }
+    }
+
+    /// A search may be over: the next one is another, however soon it begins.
+    pub(crate) fn agent_rests(&mut self, now: Instant, slot: Slot) {
+        let peer = &mut self.peers[slot.0];
+        if !peer.paths.searches() {
+            peer.agent.rests(now);
         }
     }
 
@@ -247,6 +266,19 @@ mod tests {
         assert!(waits(&mut agent, 4));
         agent.nominate(address(2));
         assert!(waits(&mut agent, 5), "the agent found something");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
+    fn search_that_follows_soon_is_led_too() {
+        let (start, mut agent) = (Instant::now(), Agent::default());
+        agent.asked(start);
+        agent.spoke(start);
+        agent.rests(start + LEAD - Duration::from_millis(1));
+        let soon = start + SEARCH - Duration::from_millis(100);
+        assert_eq!(agent.size(soon, address(1), Size::Short), Some(Size::Short), "the lead is over");
+        agent.asked(soon);
+        assert_eq!(agent.size(soon, address(1), Size::Short), None);
     }
 
     #[test]

@@ -139,6 +139,7 @@ impl Node {
         self.agent_leads(now.instant, slot);
         let setting = self.setting(slot);
         let steps = self.peers[slot.0].paths.timeout(now.instant, setting);
+        self.agent_rests(now.instant, slot);
         self.carry_out(now.instant, slot, steps, tx);
         self.arm_paths(slot);
     }
