@@ -51,7 +51,8 @@ impl Agent {
             return;
         }
         self.over = false;
-        if self.began.replace(now).is_some() && self.speaks.is_none() {
+        let before = self.began.replace(now);
+        if self.speaks.is_none() && before.is_some_and(|began| now.duration_since(began) >= PATIENCE) {
             self.speaks = Some(false);
         }
         self.leads = match self.speaks {

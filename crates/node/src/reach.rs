@@ -216,6 +216,7 @@ impl Node {
     }
 
     pub(crate) fn carry_out(&mut self, now: Instant, slot: Slot, steps: Vec<Step>, tx: &mut TxQueue) {
+        self.agent_leads(now, slot);
         for step in steps {
             match step {
                 Step::Tell => {

@@ -96,6 +96,9 @@ fn ours() -> DaemonOptions {
     DaemonOptions { extra: ICE.into(), ..DaemonOptions::default() }
 }
 
+/// An agent may miss its time, and the challenges find the path then. So many searches in a row do not end that way.
+const SEARCHES: u32 = 4;
+
 /// The path becomes direct, carries packets without the relay, and where agents found it no challenge went anywhere
 /// else.
 #[expect(clippy::print_stdout, reason = "how long it took is what a reader of the run wants to know")]
@@ -105,13 +108,17 @@ fn meets(name: &str, kinds: [NatKind; 2], nodes: [DaemonOptions; 2], by_ice: [bo
         let sites = [public.site("one", kinds[0])?, public.site("two", kinds[1])?];
         let hosts = [sites[0].host("laptop")?, sites[1].host("pi")?];
         let mut pair = Pair::of(lab, &public, [&hosts[0], &hosts[1]], nodes)?;
-        pair.forget()?;
-        let contact = pair.contact(Duration::from_secs(10))?;
-        println!("{} / {}: {contact:?}", kinds[0].name(), kinds[1].name());
-        ensure!(contact.direct.is_some(), "no direct path");
-        for (at, by_ice) in by_ice.into_iter().enumerate() {
-            found_by_ice(&pair, at, by_ice)?;
+        let mut found = Ok(());
+        for search in 1..=SEARCHES {
+            pair.forget()?;
+            let contact = pair.contact(Duration::from_secs(10))?;
+            println!("{} / {}, search {search}: {contact:?}", kinds[0].name(), kinds[1].name());
+            ensure!(contact.direct.is_some(), "no direct path");
+            found = (0..2).try_for_each(|at| found_by_ice(&pair, at, by_ice[at]));
+            let Err(error) = &found else { break };
+            println!("{error:#}");
         }
+        found?;
         pair.relay.kill()?;
         pair.every_ping("0.05", 40)?;
         assert_eq!(pair.paths()?, ["direct", "direct"]);
