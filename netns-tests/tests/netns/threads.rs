@@ -128,7 +128,7 @@ fn what_a_further_thread_carries_touches_no_other() {
 }
 
 #[test]
-#[ignore = "a measurement of a minute, whose figures stand in docs/testing.md"]
+#[ignore = "a measurement of a minute, whose figures stand in docs/decisions/0022"]
 fn one_thread_and_two_side_by_side() {
     scenario("one_thread_and_two_side_by_side", |lab| {
         let mesh = mesh_of(lab, &[("laptop", 1), ("pi", 1), ("desktop", 2), ("server", 2)])?;
