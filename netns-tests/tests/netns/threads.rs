@@ -272,7 +272,13 @@ fn rekeys_until(node: &Daemon, goes_on: &mut impl FnMut() -> Result<bool>) -> Re
     Ok(rekeys)
 }
 
+/// Waits for the path and the keys that last. Paths are searched while packets go, and only then.
 fn directly_and_mixed(node: &Daemon, peer: &Daemon) -> Result<()> {
+    let _pings = node
+        .host()
+        .run("ping")
+        .args(["-n", "-i", "0.2", &peer.ipv4()?])
+        .spawn(&format!("pings-{}", peer.name()))?;
     for (node, peer) in [(node, peer), (peer, node)] {
         node.wait_for_status("a direct path and the exporter", Duration::from_secs(20), |status| {
             status.peer(peer.name()).is_ok_and(|peer| peer["path"] == "direct")
