@@ -50,6 +50,8 @@ pub struct Finder<K> {
     wake: Arc<dyn Fn() + Send + Sync>,
     bases: Vec<SocketAddr>,
     held: BTreeMap<K, Held>,
+    /// Peers that began anew: since when they are counted, and how often.
+    renewed: BTreeMap<K, (Instant, u32)>,
     outputs: VecDeque<Output<K>>,
     counts: IceCounts,
 }
@@ -74,6 +76,7 @@ impl<K: Copy + Ord> Finder<K> {
             wake,
             bases: Vec::new(),
             held: BTreeMap::new(),
+            renewed: BTreeMap::new(),
             outputs: VecDeque::new(),
             counts: IceCounts::default(),
         }
@@ -116,7 +119,7 @@ impl<K: Copy + Ord> Finder<K> {
             None => {
                 let fits =
                     held.is_some_and(|held| !held.failed) && in_use.is_none_or(|known| known == theirs);
-                if !fits && held.is_some_and(|held| now < held.began + RENEWED_APART) {
+                if !fits && held.is_some() && !self.may_renew(now, peer) {
                     self.counts.hasty += 1;
                     return;
                 }
@@ -239,6 +242,14 @@ impl<K: Copy + Ord> Finder<K> {
         true
     }
 
+    /// Tells whether a peer that begins anew may have another agent, and counts that.
+    fn may_renew(&mut self, now: Instant, peer: K) -> bool {
+        self.renewed.retain(|_, (since, _)| now < *since + RENEWED_APART);
+        let (_, count) = self.renewed.entry(peer).or_insert((now, 0));
+        *count += 1;
+        *count <= RENEWALS
+    }
+
     fn add_remotes(&mut self, peer: K, setting: &Setting) {
         let Some(held) = self.held.get_mut(&peer) else { return };
         for candidate in &setting.remotes {
@@ -302,8 +313,10 @@ pub const AGENTS: usize = 64;
 const LIFE: Duration = Duration::from_secs(10);
 /// An agent that has less left than this is replaced by the next search.
 const RENEWED: Duration = Duration::from_secs(5);
-/// Offers that come sooner after each other make no new agent: who really began anew repeats them.
+/// Within this time, offers of a peer that begins anew make [`RENEWALS`] new agents at most: who really began anew repeats
+/// them. Two ends that start at once may need one or two, as each has seen the other's agent from before.
 const RENEWED_APART: Duration = Duration::from_secs(1);
+const RENEWALS: u32 = 4;
 /// Things to do that wait to be polled; the oldest are dropped.
 const OUTPUTS: usize = 1024;
 /// 48 bits: told inside the session, and enough to tell agents apart.

@@ -232,7 +232,7 @@ fn peer_that_always_begins_anew_makes_few_agents() {
     }
     let finder = &mut world.ends[0].finder;
     let said = std::iter::from_fn(|| finder.poll_output()).filter(|output| matches!(output, Output::Say(..)));
-    assert_eq!((said.count(), world.ends[0].finder.counts().hasty), (3, 2997));
+    assert_eq!((said.count(), world.ends[0].finder.counts().hasty), (13, 2987));
 }
 
 #[test]

@@ -117,6 +117,9 @@ fn meets(name: &str, kinds: [NatKind; 2], nodes: [DaemonOptions; 2], by_ice: [bo
             found = (0..2).try_for_each(|at| found_by_ice(&pair, at, by_ice[at]));
             let Err(error) = &found else { break };
             println!("{error:#}");
+            for node in &pair.nodes {
+                println!("dropped by {}: {}", node.name(), node.status()?.0["counters"]["drops"]);
+            }
         }
         found?;
         pair.relay.kill()?;
