@@ -60,7 +60,6 @@ pub struct Finder<K> {
 struct Held {
     agent: Box<dyn Agent>,
     gate: Gate,
-    began: Instant,
     ends: Instant,
     /// Nothing came of it.
     failed: bool,
@@ -237,7 +236,7 @@ impl<K: Copy + Ord> Finder<K> {
             wake: Arc::clone(&self.wake),
         });
         self.bases.iter().for_each(|base| agent.add_local(*base));
-        let held = Held { agent, gate: Gate::new(credentials), began: now, ends: now + LIFE, failed: false };
+        let held = Held { agent, gate: Gate::new(credentials), ends: now + LIFE, failed: false };
         self.held.insert(peer, held);
         true
     }

@@ -6,6 +6,7 @@ mod portable;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use mesh_wire::handshake::{SUITE, SUITE_AES};
 
@@ -34,8 +35,8 @@ pub trait Aead: Send + Sync + fmt::Debug {
 
 /// Makes AEAD keys of one implementation.
 pub trait AeadProvider: Send + Sync + fmt::Debug {
-    /// Makes a key of ChaCha20-Poly1305 that is wiped on drop.
-    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead>;
+    /// Makes a key of ChaCha20-Poly1305 that is wiped on drop, where it lies: one that were moved would leave its bytes behind.
+    fn key(&self, key: &[u8; 32]) -> Arc<dyn Aead>;
 
     /// The suites whose frames it seals and opens, the best first: what is offered, and what is taken of an offer.
     fn suites(&self) -> &'static [u16] {
@@ -43,7 +44,7 @@ pub trait AeadProvider: Send + Sync + fmt::Debug {
     }
 
     /// Makes a key for the frames of a session under one of [`AeadProvider::suites`], which is wiped on drop.
-    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Box<dyn Aead> {
+    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Arc<dyn Aead> {
         debug_assert_eq!(suite, SUITE, "only suites that are offered are agreed on");
         self.key(key)
     }
@@ -96,10 +97,10 @@ impl AeadKind {
 }
 
 impl AeadProvider for AeadKind {
-    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead> {
+    fn key(&self, key: &[u8; 32]) -> Arc<dyn Aead> {
         match self {
-            Self::AwsLc => Box::new(aws_lc::AwsLcKey::new(key)),
-            Self::ChaCha20Poly1305 => Box::new(portable::PortableKey::new(key)),
+            Self::AwsLc => Arc::new(aws_lc::AwsLcKey::new(key)),
+            Self::ChaCha20Poly1305 => Arc::new(portable::PortableKey::new(key)),
         }
     }
 }
@@ -109,7 +110,7 @@ impl AeadProvider for AeadKind {
 struct AwsLcWithAes;
 
 impl AeadProvider for AwsLcWithAes {
-    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead> {
+    fn key(&self, key: &[u8; 32]) -> Arc<dyn Aead> {
         AeadKind::AwsLc.key(key)
     }
 
@@ -117,8 +118,8 @@ impl AeadProvider for AwsLcWithAes {
         &[SUITE_AES, SUITE]
     }
 
-    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Box<dyn Aead> {
-        if suite == SUITE_AES { Box::new(aws_lc::AwsLcKey::aes(key)) } else { self.key(key) }
+    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Arc<dyn Aead> {
+        if suite == SUITE_AES { Arc::new(aws_lc::AwsLcKey::aes(key)) } else { self.key(key) }
     }
 }
 

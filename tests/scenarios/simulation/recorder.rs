@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use mesh_session::aead::{OpenError, TAG};
 use mesh_session::{Aead, AeadKind, AeadProvider};
@@ -32,12 +33,12 @@ pub(super) fn forget(seed: u64) {
 #[derive(Debug)]
 struct Key {
     bytes: [u8; 32],
-    inner: Box<dyn Aead>,
+    inner: Arc<dyn Aead>,
 }
 
 impl AeadProvider for Recorder {
-    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead> {
-        Box::new(Key { bytes: *key, inner: AeadKind::AwsLc.provider().key(key) })
+    fn key(&self, key: &[u8; 32]) -> Arc<dyn Aead> {
+        Arc::new(Key { bytes: *key, inner: AeadKind::AwsLc.provider().key(key) })
     }
 }
 

@@ -5,7 +5,7 @@
 //! keep a byte. Timers and tables are the caller's.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use mesh_wire::fragment::{
     ACK_LEN, Ack, COUNT, DATAGRAM, Fragment, FragmentHeader, HEADER, MESSAGE_ID, MessageKind, PAYLOAD, TAG,
@@ -103,8 +103,8 @@ impl Network {
 /// stands for two contents.
 pub struct Fragments {
     role: Role,
-    sealer: Box<dyn Aead>,
-    opener: Box<dyn Aead>,
+    sealer: Arc<dyn Aead>,
+    opener: Arc<dyn Aead>,
     /// The other side's number, and ours.
     remote: u32,
     local: u32,

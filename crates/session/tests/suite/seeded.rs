@@ -145,14 +145,14 @@ impl Recorder {
 }
 
 impl AeadProvider for Recorder {
-    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead> {
-        Box::new(Recording { key: *key, inner: self.kind.key(key), log: Arc::clone(&self.log) })
+    fn key(&self, key: &[u8; 32]) -> Arc<dyn Aead> {
+        Arc::new(Recording { key: *key, inner: self.kind.key(key), log: Arc::clone(&self.log) })
     }
 }
 
 struct Recording {
     key: [u8; 32],
-    inner: Box<dyn Aead>,
+    inner: Arc<dyn Aead>,
     log: Arc<Mutex<Vec<Sealed>>>,
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lab::{Entry, SecretKind};
@@ -61,27 +62,27 @@ impl RecordedAead {
 }
 
 impl AeadProvider for RecordedAead {
-    fn key(&self, key: &[u8; 32]) -> Box<dyn Aead> {
+    fn key(&self, key: &[u8; 32]) -> Arc<dyn Aead> {
         let serial = self.recorder.made(SecretKind::Aead, key);
         let told = Told { recorder: self.recorder, serial };
-        Box::new(RecordedKey { inner: self.inner.key(key), _told: told })
+        Arc::new(RecordedKey { inner: self.inner.key(key), _told: told })
     }
 
     fn suites(&self) -> &'static [u16] {
         self.inner.suites()
     }
 
-    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Box<dyn Aead> {
+    fn session_key(&self, suite: u16, key: &[u8; 32]) -> Arc<dyn Aead> {
         let serial = self.recorder.made(SecretKind::Aead, key);
         let told = Told { recorder: self.recorder, serial };
-        Box::new(RecordedKey { inner: self.inner.session_key(suite, key), _told: told })
+        Arc::new(RecordedKey { inner: self.inner.session_key(suite, key), _told: told })
     }
 }
 
 /// Fields are dropped in this order: the key is wiped before its end is told.
 #[derive(Debug)]
 struct RecordedKey {
-    inner: Box<dyn Aead>,
+    inner: Arc<dyn Aead>,
     _told: Told,
 }
 
