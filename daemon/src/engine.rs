@@ -9,7 +9,7 @@
 //! handshake thread bring and what the daemon asks. Out: batches for sockets and relay client, packets for the device,
 //! datagrams for the QUIC endpoint, handshake messages for the handshake thread, [`EngineEvent`]s.
 //!
-//! Each further thread ([`worker`]) has a queue of the device, sockets and lanes of its own; what it cannot do itself it
+//! Each further thread (`worker`) has a queue of the device, sockets and lanes of its own; what it cannot do itself it
 //! passes to the first.
 //!
 //! Invariants: only the thread of a lane touches its counter and window, so nothing on a packet's way takes a lock; while

@@ -1,7 +1,7 @@
 //! The relays of the network: which there are, which one this node calls home, and which one carries a peer's frames.
 //!
-//! [`list`] puts the list together, [`choice`] judges by round trips and losses which relay is home and which is kept
-//! warm, [`table`] knows who is where: these three are pure. [`pool`] is what the packet path sends through: it holds
+//! `list` puts the list together, `choice` judges by round trips and losses which relay is home and which is kept
+//! warm, `table` knows who is where: these three are pure. [`pool`] is what the packet path sends through: it holds
 //! the senders of all connections. The clients themselves belong to the supervisor.
 //!
 //! Invariants: only the signed roster, the ticket and this node's own configuration name relays, at most [`RELAYS`]; a

@@ -1,4 +1,4 @@
-//! What a further thread of the packet path does beside the [`Node`]: it seals and opens frames of sessions that the node
+//! What a further thread of the packet path does beside the [`Node`](crate::Node): it seals and opens frames of sessions that the node
 //! handed it lanes of, and passes on whatever else comes.
 //!
 //! ```text

@@ -1,6 +1,6 @@
 //! The connections to relays as one: what the packet path sends through.
 //!
-//! In: frames for a peer. Out: the same, handed to the client of the relay that the [`Table`] names. A lock is taken for
+//! In: frames for a peer. Out: the same, handed to the client of the relay that the `Table` names. A lock is taken for
 //! each batch, as each client's queue does; no packet takes one.
 
 use std::fmt;
