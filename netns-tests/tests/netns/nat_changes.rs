@@ -90,9 +90,11 @@ fn tcp_transfer_arrives_whole_and_once_when_a_path_is_found() {
         let after = [Tcp::of(receiver)?, Tcp::of(sender)?];
         let doubled: u64 =
             after.iter().zip(&before).map(|(after, before)| after.doubled - before.doubled).sum();
-        assert_eq!(doubled, 0, "segments came twice: {before:?}, then {after:?}");
-        // At full speed the flow loses some to full queues, as on any way.
-        tell_resent(after[1].resent - before[1].resent);
+        // At full speed the flow loses some to full queues, as on any way, and what it takes for lost it sends again.
+        // A segment that came twice without that was doubled on the way.
+        let resent = after[1].resent - before[1].resent;
+        assert!(doubled <= resent, "segments came twice: {before:?}, then {after:?}");
+        tell_resent(resent, doubled);
         Ok(())
     });
 }
@@ -136,8 +138,8 @@ fn tell(what: &str, outage: Duration, start: Instant) {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what a reader of the run wants to know")]
-fn tell_resent(segments: u64) {
-    println!("{segments} segments were sent again");
+fn tell_resent(segments: u64, doubled: u64) {
+    println!("{segments} segments were sent again, {doubled} of them had come before");
 }
 
 /// Some seconds of what a busy machine carries over the relay.
