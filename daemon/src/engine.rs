@@ -425,11 +425,7 @@ impl Worker {
 
     /// Waits until the device, a socket or the inbox has something, or a timer is due.
     fn wait(&mut self) -> io::Result<Ready> {
-        let full = self.traffic.ways.relay.queued_bytes() >= RELAY_BACKLOG;
-        let alone = self.traffic.backlog.look(full, Instant::now);
-        if !full {
-            self.traffic.waiting.bring_back();
-        }
+        let alone = self.traffic.look_at_relay(!self.relay_has_room(), Instant::now);
         let timer = self.node.poll_timeout().into_iter().chain(alone).min();
         let timeout = timer.map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now());
@@ -571,6 +567,8 @@ impl Worker {
                 NodeEvent::Path { peer, path: Path::Udp(address), .. } => {
                     let kept = self.traffic.ways.udp.keep_extra(address);
                     self.node.keep_alone(peer, kept.then_some(address));
+                    // What is aside for the relay need not wait for it any more.
+                    self.traffic.waiting.bring_back();
                 }
                 NodeEvent::Guessed { .. } => self.traffic.ways.udp.finish_extra(),
                 NodeEvent::Relays { peer, relays } => {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use mesh_net::{MAX_BATCH, QuicEndpoint};
@@ -168,6 +169,14 @@ impl Traffic {
             }
         }
         Ok(())
+    }
+
+    /// Notes whether what is for the relay has to wait. Returns until when the device is to be left alone.
+    pub(super) fn look_at_relay(&mut self, full: bool, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        if !full {
+            self.waiting.bring_back();
+        }
+        self.backlog.look(full, now)
     }
 
     /// The next packet whose way has room.

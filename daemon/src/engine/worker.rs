@@ -50,9 +50,9 @@ impl Machine for Worker {
         Some(0)
     }
 
-    /// Nothing does from here: the node is given what does, in portions for which there is room.
-    fn goes_by_relay(&self, _: Now, _: &[u8]) -> bool {
-        false
+    /// The node is given what does, in portions for which there is room.
+    fn goes_by_relay(&self, _: Now, packet: &[u8]) -> bool {
+        Worker::goes_by_relay(self, packet)
     }
 }
 
@@ -121,9 +121,11 @@ impl Further {
     }
 
     /// Waits until the device, a socket or the post has something, or a report is due.
-    fn wait(&self) -> io::Result<Ready> {
+    fn wait(&mut self) -> io::Result<Ready> {
         let now = Instant::now();
-        let timeout = self.machine.poll_timeout(now).map_or(PollTimeout::NONE, |at| {
+        let alone = self.traffic.look_at_relay(self.machine.holds_for_relay(), || now);
+        let timer = self.machine.poll_timeout(now).into_iter().chain(alone).min();
+        let timeout = timer.map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(now) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
@@ -135,7 +137,7 @@ impl Further {
                 *fd = PollFd::new(socket, PollFlags::POLLIN);
             }
         }
-        let takes = !self.machine.holds_packets();
+        let takes = alone.is_none() && !self.machine.holds_packets();
         if takes {
             fds[DEVICE_AT] = PollFd::new(self.traffic.device.as_fd(), PollFlags::POLLIN);
         }
@@ -157,7 +159,11 @@ impl Further {
         self.locks += 1;
         for mail in self.post().take() {
             match mail {
-                Mail::News(news) => self.machine.handle_news(news),
+                Mail::News(news) => {
+                    self.machine.handle_news(news);
+                    // What is aside may have another way by now.
+                    self.traffic.waiting.bring_back();
+                }
                 Mail::Frame(path, mut frame) => {
                     if let Some(delivery) = self.machine.handle_frame(path, &mut frame, true) {
                         self.traffic.deliver(delivery);
