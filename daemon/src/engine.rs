@@ -39,7 +39,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
-use mesh_net::{QuicEndpoint, Room, UdpSockets};
+use mesh_net::{QuicEndpoint, Rooms, UdpSockets};
 use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, ToNode, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
@@ -142,8 +142,8 @@ pub struct EngineSnapshot {
 /// What keeps an engine from its full speed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Slow {
-    /// The room of its UDP sockets, where the kernel gave less than was wanted.
-    pub room: Option<Room>,
+    /// The room of its UDP sockets: in each direction that of the socket that misses most.
+    pub rooms: Option<Rooms>,
     /// The device refused joined packets of TCP, and of UDP.
     pub single_packets: [bool; 2],
     /// Datagrams for the relay's UDP port leave one by one, since those that left together did not arrive.
@@ -241,12 +241,12 @@ impl Engine {
             seed,
             joining,
             moved: Moved::default(),
+            room_told: false,
         };
         let crew = Crew::start(further, &Common { home: &mail, events: &events }, traffic)?;
         let worker = Worker {
             node,
             traffic: traffic(device, udp),
-            room_told: false,
             handshakes,
             stun,
             inbox: mail,
@@ -293,8 +293,6 @@ struct Worker {
     inbox: Arc<Inbox>,
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
-    /// That the kernel gives less room than wanted was told.
-    room_told: bool,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
     /// The further threads.
@@ -358,7 +356,7 @@ impl Worker {
         }
         if ready.udp {
             self.read_udp(now);
-            self.make_room(now);
+            self.traffic.make_room(now.instant, || self.node.longest_trip());
         }
         if ready.others {
             self.read_others(now, ready.udp || ready.device);
@@ -412,6 +410,7 @@ impl Worker {
         if !self.crew.is_empty() {
             self.node.share_out(now);
             self.crew.tell(&mut self.node);
+            self.crew.tell_trip(now.instant, || self.node.longest_trip());
         }
     }
 
@@ -502,7 +501,8 @@ impl Worker {
                 let inbox_full = self.inbox.dropped();
                 let waiting_full = self.traffic.waiting.dropped();
                 let ways = &self.traffic.ways;
-                let (udp_room, relay_udp) = (ways.udp.lost(), ways.relay.udp_unsent());
+                let udp_room = self.crew.lost().and(&ways.udp.lost()).datagrams();
+                let relay_udp = ways.relay.udp_unsent();
                 let mut drops = EngineDrops {
                     inbox_full,
                     handshakes_full,

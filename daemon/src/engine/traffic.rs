@@ -89,6 +89,8 @@ pub(super) struct Traffic {
     pub(super) seed: u64,
     pub(super) joining: Joining,
     pub(super) moved: Moved,
+    /// That the kernel gives less room than wanted was told.
+    pub(super) room_told: bool,
 }
 
 /// How much went through a thread.

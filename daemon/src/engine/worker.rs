@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
 use super::EngineEvent;
-use super::counts::Counts;
+use super::counts::{Counts, Trip};
 use super::inbox::Inbox;
 use super::post::{Mail, Post};
 use super::traffic::{Machine, Traffic};
@@ -67,6 +67,7 @@ pub(super) struct Further {
     pub(super) home: Arc<Inbox>,
     pub(super) events: mpsc::Sender<EngineEvent>,
     pub(super) counts: Arc<[Counts]>,
+    pub(super) trip: Arc<Trip>,
     /// What it passes on in this turn.
     pub(super) passing: Vec<ToNode>,
     /// Locks that it took, and what it passed on.
@@ -80,9 +81,6 @@ struct Ready {
     udp: bool,
     device: bool,
 }
-
-/// Only the first thread knows how long the paths are: as long as most of them at most.
-const TRIP: Duration = Duration::from_millis(50);
 
 impl Further {
     /// Works until it is told to end.
@@ -108,7 +106,9 @@ impl Further {
         if ready.udp && !self.machine.holds_frames() {
             let Self { machine, traffic, .. } = self;
             traffic.read_sockets(machine, now, None, |_, _| false);
-            traffic.ways.udp.make_room(now.instant, || Some(TRIP));
+            if let Some(rooms) = traffic.make_room(now.instant, || self.trip.get()) {
+                self.counts[usize::from(self.number)].show_rooms(rooms);
+            }
         }
         if ready.device && !self.machine.holds_packets() {
             self.traffic.send_waiting(&mut self.machine, now)?;

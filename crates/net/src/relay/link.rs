@@ -373,7 +373,7 @@ impl Link {
             self.shared.udp_singly.store(udp.goes_singly(), Ordering::Relaxed);
         }
         if let Some(udp) = &mut self.udp
-            && let Change::Ended { silent } = udp.keep_time(cx, now)
+            && let Change::Ended { silent } = udp.keep_time(cx, now, self.trips.last())
         {
             self.sink.event(RelayEvent::Udp(false));
             self.shared.outgoing.queue().push_control(ClientMessage::UdpEnd.encode());

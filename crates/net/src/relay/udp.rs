@@ -4,11 +4,12 @@ use std::array;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use mesh_wire::frame::SEALED;
 use mesh_wire::relay_udp::{Control, DATA_HEADER, LONGEST, Offer, TAG, data_header, parse_data, run_len};
+use mesh_socket::{Growth, Sizes};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
@@ -30,6 +31,7 @@ pub(super) struct Udp {
     out: Vec<u8>,
     stride: usize,
     sent: usize,
+    growth: Growth,
     /// Datagrams that the kernel did not take, since somebody asked.
     unsent: u64,
     buffers: Box<[u8]>,
@@ -61,6 +63,7 @@ impl Udp {
             out: Vec::new(),
             stride: 1,
             sent: 0,
+            growth: Growth::new(LEAST),
             unsent: 0,
             buffers: Box::default(),
         }
@@ -126,7 +129,10 @@ impl Udp {
             let segment_size = (part.len() > self.stride).then_some(self.stride);
             match send(socket, state, (self.relay, part, segment_size)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(()) => self.sent += part.len(),
+                Ok(()) => {
+                    self.growth.went(part.len());
+                    self.sent += part.len();
+                }
                 // Lost, as datagrams are.
                 Err(_) => {
                     self.sent += part.len();
@@ -161,6 +167,7 @@ impl Udp {
         let Ok(count) = received else { return true };
         let mut answers = Vec::new();
         for (meta, buffer) in meta.iter().zip(self.buffers.chunks_exact(BUFFER)).take(count) {
+            self.growth.came(meta.len);
             let mut bytes = buffer.get(..meta.len).unwrap_or_default();
             while !bytes.is_empty() && meta.stride > 0 {
                 let (run, rest) = bytes.split_at(run_len(bytes, meta.stride));
@@ -181,15 +188,24 @@ impl Udp {
         true
     }
 
-    /// Does what is due.
-    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Change {
+    /// Does what is due; `trip` is the round trip to the relay.
+    pub(super) fn keep_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+        trip: Option<Duration>,
+    ) -> Change {
         let was_up = self.way.is_up();
+        if let (Some(sizes), Some((socket, _))) = (self.growth.look(now, || trip), &self.socket) {
+            // Less is slower under load and wrong in nothing.
+            let _ = sizes.ask(socket);
+        }
         loop {
             match self.way.step(now) {
                 Step::Wait => return Change::None,
                 Step::Send(control) => {
                     if !was_up {
-                        self.socket = open(self.relay).ok();
+                        self.socket = open(self.relay, self.growth.sizes()).ok();
                         if let Some((socket, _)) = &self.socket {
                             // From now on an answer wakes the task.
                             let _ = socket.poll_recv_ready(cx);
@@ -234,13 +250,12 @@ impl Udp {
     }
 }
 
-fn open(relay: SocketAddr) -> io::Result<(UdpSocket, UdpSocketState)> {
+fn open(relay: SocketAddr, room: Sizes) -> io::Result<(UdpSocket, UdpSocketState)> {
     let any = if relay.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = Socket::new(Domain::for_address(relay), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     // Less is slower under load and wrong in nothing.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    let _ = room.ask(&socket);
     socket.bind(&SocketAddr::new(any, 0).into())?;
     // From now on the kernel takes datagrams of the relay only.
     socket.connect(&relay.into())?;
@@ -273,4 +288,5 @@ const BUFFER: usize = 65_535;
 /// What the kernel cuts apart at once.
 const SEGMENTS: usize = 64;
 const LONGEST_SEND: usize = 65_535 - 60 - 8;
-const SOCKET_BUFFER: usize = 1024 * 1024;
+/// Bytes: what a relay's queue of 512 KiB becomes while the kernel counts its overhead.
+const LEAST: Sizes = Sizes { receive: 1024 * 1024, send: 1024 * 1024 };
