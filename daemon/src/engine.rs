@@ -335,7 +335,7 @@ impl Worker {
             self.traffic.ways.carry(transmit, &mut self.traffic.tx);
         }
         for batch in mail.frames {
-            self.receive(now, Path::Relay(batch.from), batch.payload, batch.segment);
+            self.receive(now, batch);
         }
         for Datagrams { to, payload, segment } in mail.quic {
             let segment = segment.map_or(payload.len(), usize::from);

@@ -33,6 +33,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 pub use error::{UdpBindError, UdpSendError};
 use extra::Extra;
+pub(crate) use send::with_class;
 
 /// The UDP sockets of one thread: at most one for IPv4 and one for IPv6 that sealed frames come to, as many for whatever
 /// else comes, and extra ones.
@@ -303,7 +304,7 @@ fn send_from(
         if class & !ECN == 0 {
             socket.state.try_send((&socket.socket).into(), transmit)
         } else {
-            send::with_class(socket.socket.as_raw_fd(), transmit, class)
+            with_class(socket.socket.as_raw_fd(), transmit, class)
         }
     })
 }

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::BytesMut;
 use mesh_net::{MAX_BATCH, QuicEndpoint};
 use mesh_node::{Delivery, Handshaker, LateDelivery, Node, Now, Path, TxQueue};
 use mesh_packet::{Class, Ecn, Offload};
@@ -16,6 +15,7 @@ use mesh_wire::stun::is_stun;
 use super::Worker;
 use super::backlog::Backlog;
 use super::fair::{FairQueue, Waiting};
+use super::inbox::Frames;
 use super::ways::Ways;
 use super::writer::{Joining, Writer};
 
@@ -258,11 +258,15 @@ impl Worker {
         });
     }
 
-    pub(super) fn receive(&mut self, now: Now, from: Path, mut payload: BytesMut, segment: Option<u16>) {
+    /// Takes what came over a relay.
+    pub(super) fn receive(&mut self, now: Now, frames: Frames) {
+        let Frames { from, mut payload, segment, marked } = frames;
+        let from = Path::Relay(from);
         let segment = segment.map_or(payload.len(), usize::from).max(1);
         let Self { node, traffic, messages, .. } = self;
         let Traffic { device, ways, quic, tx, joining, .. } = traffic;
         let mut writer = Writer::new(device, quic, &mut ways.drops, *joining);
+        writer.outer(if marked { Ecn::Experienced } else { Ecn::NotCapable });
         for datagram in payload.chunks_mut(segment) {
             if Handshaker::takes(datagram) {
                 messages.push((from, Box::from(&*datagram)));

@@ -188,7 +188,6 @@ impl Out {
             Ok(found) => found,
             Err(reason) => return metrics.no_route(reason).add(1),
         };
-        metrics.forwarded_messages.add(1);
         let longest = stride.min(run.len());
         let settled = now.saturating_duration_since(since) >= SETTLED;
         let target = route
@@ -196,6 +195,11 @@ impl Out {
             .as_deref()
             .filter(|_| settled)
             .and_then(|udp| Some((udp, udp.target(now).filter(|bound| longest <= bound.limit)?)));
+        if target.is_none() && ecn == Some(EcnCodepoint::Ce) {
+            // A WebSocket carries no mark; what has one and cannot keep it is lost (RFC 6040, 4.2).
+            return metrics.udp_dropped_congested.add(count(datagrams));
+        }
+        metrics.forwarded_messages.add(1);
         if let Some((udp, bound)) = target {
             let header = data_header(route.handle ^ udp.offer.down);
             for datagram in run.chunks_mut(stride) {
