@@ -39,7 +39,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mesh_identity::Roster;
-use mesh_net::{QuicEndpoint, Room, UdpSockets};
+use mesh_net::{QuicEndpoint, Rooms, UdpSockets};
 use mesh_node::{Echo, Finding, NoPath, Node, NodeEvent, Now, Path, Snapshot, ToNode, TxQueue};
 use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
@@ -142,8 +142,8 @@ pub struct EngineSnapshot {
 /// What keeps an engine from its full speed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Slow {
-    /// The room of its UDP sockets, where the kernel gave less than was wanted.
-    pub room: Option<Room>,
+    /// The room of its UDP sockets: in each direction that of the socket that misses most.
+    pub rooms: Option<Rooms>,
     /// The device refused joined packets of TCP, and of UDP.
     pub single_packets: [bool; 2],
     /// Datagrams for the relay's UDP port leave one by one, since those that left together did not arrive.
@@ -241,12 +241,12 @@ impl Engine {
             seed,
             joining,
             moved: Moved::default(),
+            room_told: false,
         };
         let crew = Crew::start(further, &Common { home: &mail, events: &events }, traffic)?;
         let worker = Worker {
             node,
             traffic: traffic(device, udp),
-            room_told: false,
             handshakes,
             stun,
             inbox: mail,
@@ -293,8 +293,6 @@ struct Worker {
     inbox: Arc<Inbox>,
     events: mpsc::Sender<EngineEvent>,
     pings: Vec<Ping>,
-    /// That the kernel gives less room than wanted was told.
-    room_told: bool,
     /// Handshake messages of this turn.
     messages: Vec<(Path, Box<[u8]>)>,
     /// The further threads.
@@ -337,7 +335,7 @@ impl Worker {
             self.traffic.ways.carry(transmit, &mut self.traffic.tx);
         }
         for batch in mail.frames {
-            self.receive(now, Path::Relay(batch.from), batch.payload, batch.segment);
+            self.receive(now, batch);
         }
         for Datagrams { to, payload, segment } in mail.quic {
             let segment = segment.map_or(payload.len(), usize::from);
@@ -358,7 +356,7 @@ impl Worker {
         }
         if ready.udp {
             self.read_udp(now);
-            self.make_room(now);
+            self.traffic.make_room(now.instant, || self.node.longest_trip());
         }
         if ready.others {
             self.read_others(now, ready.udp || ready.device);
@@ -412,6 +410,7 @@ impl Worker {
         if !self.crew.is_empty() {
             self.node.share_out(now);
             self.crew.tell(&mut self.node);
+            self.crew.tell_trip(now.instant, || self.node.longest_trip());
         }
     }
 
@@ -425,11 +424,7 @@ impl Worker {
 
     /// Waits until the device, a socket or the inbox has something, or a timer is due.
     fn wait(&mut self) -> io::Result<Ready> {
-        let full = self.traffic.ways.relay.queued_bytes() >= RELAY_BACKLOG;
-        let alone = self.traffic.backlog.look(full, Instant::now);
-        if !full {
-            self.traffic.waiting.bring_back();
-        }
+        let alone = self.traffic.look_at_relay(!self.relay_has_room(), Instant::now);
         let timer = self.node.poll_timeout().into_iter().chain(alone).min();
         let timeout = timer.map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(Instant::now());
@@ -506,7 +501,8 @@ impl Worker {
                 let inbox_full = self.inbox.dropped();
                 let waiting_full = self.traffic.waiting.dropped();
                 let ways = &self.traffic.ways;
-                let (udp_room, relay_udp) = (ways.udp.lost(), ways.relay.udp_unsent());
+                let udp_room = self.crew.lost().and(&ways.udp.lost()).datagrams();
+                let relay_udp = ways.relay.udp_unsent();
                 let mut drops = EngineDrops {
                     inbox_full,
                     handshakes_full,
@@ -571,6 +567,8 @@ impl Worker {
                 NodeEvent::Path { peer, path: Path::Udp(address), .. } => {
                     let kept = self.traffic.ways.udp.keep_extra(address);
                     self.node.keep_alone(peer, kept.then_some(address));
+                    // What is aside for the relay need not wait for it any more.
+                    self.traffic.waiting.bring_back();
                 }
                 NodeEvent::Guessed { .. } => self.traffic.ways.udp.finish_extra(),
                 NodeEvent::Relays { peer, relays } => {

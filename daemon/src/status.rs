@@ -73,11 +73,14 @@ pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineS
 fn slowdowns(slow: &Slow) -> Vec<Slowdown> {
     let mut found = Vec::new();
     let mut add = |reason: &str, detail: String| found.push(Slowdown { reason: reason.to_owned(), detail });
-    if let Some(Room { wanted, given }) = slow.room {
+    let rooms = slow.rooms.into_iter();
+    let rooms = rooms.flat_map(|rooms| [(rooms.receive, "receive", "rmem"), (rooms.send, "send", "wmem")]);
+    for (room, what, key) in rooms.filter(|(room, ..)| room.missing() > 0) {
+        let Room { wanted, given } = room;
         add(
             "udp_room",
             format!(
-                "the UDP sockets have {} KiB of room instead of {} KiB; raise net.core.rmem_max to {wanted}",
+                "the UDP sockets have {} KiB of room to {what} instead of {} KiB; raise net.core.{key}_max to {wanted}",
                 given / 1024,
                 wanted / 1024
             ),
@@ -384,6 +387,7 @@ fn thread(thread: &ThreadSnapshot) -> ThreadCounters {
 mod tests {
     use std::time::Duration;
 
+    use mesh_net::Rooms;
     use mesh_node::{BirthdaySnapshot, SessionSnapshot, Snapshot};
     use mesh_wire::control::{Candidate, Candidates};
 
@@ -458,15 +462,28 @@ mod tests {
     fn what_slows_the_node_down_is_named_with_the_remedy() {
         assert_eq!(slowdowns(&Slow::default()), []);
         let slow = Slow {
-            room: Some(Room { wanted: 4 << 20, given: 208 << 10 }),
+            rooms: Some(Rooms {
+                receive: Room { wanted: 4 << 20, given: 208 << 10 },
+                send: Room { wanted: 2 << 20, given: 1 << 20 },
+            }),
             single_packets: [true, false],
             relay_singly: true,
         };
         let found = slowdowns(&slow);
         let reasons: Vec<_> = found.iter().map(|slowdown| slowdown.reason.as_str()).collect();
-        assert_eq!(reasons, ["udp_room", "single_packets", "relay_singly"]);
-        assert!(found[0].detail.contains("208 KiB") && found[0].detail.ends_with("4194304"), "{found:?}");
-        assert!(found[1].detail.contains("TCP"), "{found:?}");
+        assert_eq!(reasons, ["udp_room", "udp_room", "single_packets", "relay_singly"]);
+        assert!(
+            found[0].detail.contains("208 KiB") && found[0].detail.ends_with("rmem_max to 4194304"),
+            "{found:?}"
+        );
+        assert!(
+            found[1].detail.contains("1024 KiB") && found[1].detail.ends_with("wmem_max to 2097152"),
+            "{found:?}"
+        );
+        assert!(found[2].detail.contains("TCP"), "{found:?}");
+        let enough = |bytes| Room { wanted: bytes, given: bytes };
+        let rooms = Some(Rooms { receive: enough(9), send: enough(9) });
+        assert_eq!(slowdowns(&Slow { rooms, ..Slow::default() }), []);
     }
 
     fn peer_snapshot() -> PeerSnapshot {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use mesh_socket::Sizes;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
@@ -40,24 +41,19 @@ pub(crate) fn udp(address: SocketAddr, key: &'static str) -> Result<UdpSocket, L
     with_fallback(address, open).map_err(|source| error(address, key, source))
 }
 
-/// Binds `count` UDP sockets to one port, among which the kernel divides the senders.
+/// Binds `count` UDP sockets with so much room to one port, among which the kernel divides the senders.
 ///
 /// # Errors
 /// As [`tcp`].
 pub(crate) fn udp_group(
     address: SocketAddr,
     key: &'static str,
-    count: usize,
+    (count, room): (usize, Sizes),
 ) -> Result<Vec<UdpSocket>, ListenError> {
     let open = |address: SocketAddr| {
         let socket = bind(address, Type::DGRAM, Protocol::UDP, true)?;
-        if setsockopt(&socket, sockopt::RcvBufForce, &UDP_BUFFER).is_err() {
-            // Less is slower under load and wrong in nothing.
-            let _ = socket.set_recv_buffer_size(UDP_BUFFER);
-        }
-        if setsockopt(&socket, sockopt::SndBufForce, &UDP_BUFFER).is_err() {
-            let _ = socket.set_send_buffer_size(UDP_BUFFER);
-        }
+        // Less is slower under load and wrong in nothing.
+        let _ = room.ask(&socket);
         UdpSocket::from_std(socket.into())
     };
     let open = |address| with_fallback(address, open).map_err(|source| error(address, key, source));
@@ -116,5 +112,3 @@ fn error(address: SocketAddr, key: &'static str, source: io::Error) -> ListenErr
 
 /// Connections that the kernel finishes ahead of us, for the moment after a restart when all clients come back.
 const BACKLOG: i32 = 1024;
-/// Bytes: what arrives at 5 Gbit/s within 3 ms.
-const UDP_BUFFER: usize = 2 * 1024 * 1024;

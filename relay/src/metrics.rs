@@ -34,6 +34,7 @@ counters! {
     udp_forwarded_bytes: "udp_forwarded_bytes_total";
     udp_dropped_full: "udp_dropped_datagrams_total", "reason=\"socket_full\"";
     udp_dropped_rate: "udp_dropped_datagrams_total", "reason=\"rate\"";
+    udp_dropped_congested: "udp_dropped_datagrams_total", "reason=\"congested\"";
     udp_answers: "udp_answers_total";
     udp_stale: "udp_ignored_total", "reason=\"stale\"";
     udp_strangers: "udp_ignored_total", "reason=\"stranger\"";

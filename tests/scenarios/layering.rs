@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str])] = &[
     ("mesh-packet", &[]),
     ("mesh-wire", &[]),
+    ("mesh-socket", &[]),
     ("mesh-identity", &["mesh-wire"]),
     ("mesh-session", &["mesh-identity", "mesh-wire"]),
     ("mesh-node", &["mesh-session", "mesh-identity", "mesh-wire", "mesh-packet"]),
-    ("mesh-net", &["mesh-identity", "mesh-wire", "mesh-packet"]),
+    ("mesh-net", &["mesh-identity", "mesh-wire", "mesh-packet", "mesh-socket"]),
     ("mesh-ice", &["mesh-wire"]),
     ("mesh-tun", &["mesh-packet"]),
     ("mesh-channel", &["mesh-wire"]),
@@ -26,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "mesh-packet",
             "mesh-wire",
+            "mesh-socket",
             "mesh-identity",
             "mesh-session",
             "mesh-node",
@@ -38,7 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mesh-control",
         ],
     ),
-    ("meshrelay", &["mesh-identity", "mesh-wire"]),
+    ("meshrelay", &["mesh-identity", "mesh-wire", "mesh-socket"]),
     ("meshctl", &["mesh-control"]),
     ("mesh-tests", &[]),
     (

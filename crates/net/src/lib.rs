@@ -28,6 +28,7 @@ pub use lan::{
     LanCounts, LanDatagram, LanFound, LanLink, LanMachine, LanPorts, LanSay, LanSockets, LanTransmit,
     MAX_LINKS, lan_links,
 };
+pub use mesh_socket::{Lost, Room, Rooms};
 pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
@@ -35,5 +36,5 @@ pub use relay::{
     SendError,
 };
 pub use stun::{Family, MAX_STUN_SERVERS, Mapping, ServerReport, StunClient, StunEvent};
-pub use udp::{MAX_BATCH, Room, UdpBindError, UdpBound, UdpSendError, UdpSockets};
+pub use udp::{MAX_BATCH, UdpBindError, UdpBound, UdpSendError, UdpSockets};
 pub use watch::{NETWORK_CHANGE_WINDOW, NetworkChange, NetworkWatch};

@@ -38,6 +38,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::backoff::{Backoff, Demand, LONGEST, STOOD, Wait, between, clamped, random};
 pub use error::{RelayError, RelayErrorKind};
 use outgoing::Outgoing;
+use queue::Queue;
 pub use queue::{QueueFull, SendError};
 
 /// To which relay to connect, and as whom.
@@ -108,6 +109,11 @@ pub enum RelayEvent {
 pub trait RelaySink: Send + Sync + 'static {
     /// Takes frames from a node: one, or several of `segment` bytes each of which only the last may be shorter.
     fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>);
+    /// Takes frames whose datagrams the network marked as having met congestion (ECN); the same as others, unless the sink
+    /// passes the mark on.
+    fn marked_frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
+        self.frames(from, payload, segment);
+    }
     /// Takes an event.
     fn event(&self, event: RelayEvent);
 }
@@ -200,8 +206,26 @@ impl RelaySender {
     /// # Errors
     /// [`SendError`]; the frames are dropped then.
     pub fn send(&self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
+        self.queue(|queue| queue.send(to, payload, segment))
+    }
+
+    /// Like [`RelaySender::send`]; `class` is the traffic class of the frames' datagrams while they go over UDP.
+    ///
+    /// # Errors
+    /// As for [`RelaySender::send`].
+    pub fn send_as(
+        &self,
+        to: NodeId,
+        payload: BytesMut,
+        segment: Option<u16>,
+        class: u8,
+    ) -> Result<(), SendError> {
+        self.queue(|queue| queue.send_as(to, payload, segment, class))
+    }
+
+    fn queue(&self, send: impl FnOnce(&mut Queue) -> Result<(), SendError>) -> Result<(), SendError> {
         self.shared.demand.used(Instant::now());
-        let sent = self.shared.outgoing.queue().send(to, payload, segment);
+        let sent = send(&mut self.shared.outgoing.queue());
         match sent {
             Ok(()) => self.shared.outgoing.wake(),
             Err(SendError::Down) => self.shared.demand.miss(),

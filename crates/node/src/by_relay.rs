@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mesh_packet::{Ethernet, IpPacket};
 
-use crate::node::{Link, Node, Now};
+use crate::node::{Link, Node, Now, Slot};
 use crate::path::Path;
 use crate::segment::receiver;
 
@@ -21,10 +21,13 @@ impl Node {
                 named.or_else(|| self.segment.only(now.instant, &frame))
             }),
         };
-        slot.is_some_and(|slot| {
-            let peer = &self.peers[slot.0];
-            peer.settled().is_some() && matches!(peer.paths.current(), Path::Relay(_))
-        })
+        slot.is_some_and(|slot| self.reached_by_relay(slot))
+    }
+
+    /// Whether a session stands with a peer, and only the relay leads to it.
+    pub(crate) fn reached_by_relay(&self, slot: Slot) -> bool {
+        let peer = &self.peers[slot.0];
+        peer.settled().is_some() && matches!(peer.paths.current(), Path::Relay(_))
     }
 
     /// The longest round trip of the direct paths in use.

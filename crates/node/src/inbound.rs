@@ -118,7 +118,7 @@ impl Node {
         (peer.last_received, peer.heard_under) = (Some(now.instant), Some(number));
         peer.unanswered_since = None;
         (peer.probe, peer.doubted) = (None, false);
-        if peer.shared.0.is_none() {
+        if peer.shared.grant.is_none() {
             self.unsettle(slot);
         }
         self.heard_over(now, slot, path);

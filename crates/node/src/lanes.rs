@@ -32,8 +32,8 @@ pub(crate) enum Item {
     Session { number: u32, peer: NodeId, opener: Box<LaneOpener> },
     /// The worker's lane of it.
     Sealer { number: u32, sealer: Box<LaneSealer> },
-    /// Where packets for a peer go; without a grant, to the node.
-    Way { peer: NodeId, grant: Option<Grant>, clamp: Option<usize> },
+    /// Where packets for a peer go.
+    Way { peer: NodeId, told: Told },
     /// A session is no more.
     End(u32),
 }
@@ -46,6 +46,17 @@ pub(crate) struct Grant {
     pub(crate) to: SocketAddr,
     /// Frames are handed to the kernel one by one.
     pub(crate) single: bool,
+}
+
+/// What workers know of the way to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Told {
+    /// Without it, packets go to the node.
+    pub(crate) grant: Option<Grant>,
+    /// The longest packet of a path that has a limit.
+    pub(crate) clamp: Option<usize>,
+    /// The node sends its packets over the relay.
+    pub(crate) by_relay: bool,
 }
 
 /// What a worker gives to the node, in this order.
@@ -82,7 +93,8 @@ pub enum ToNode {
     Report(Box<Report>),
     /// To be given back when all before it has been dealt with and has left.
     Mark(u64),
-    /// The same, which waits until there is room on the way to the relay, too: the worker passes on no more packets before.
+    /// The same, which waits until there is room on the way to the relay, too: the worker passes on no more packets for it
+    /// before.
     Window(u64),
 }
 
@@ -240,11 +252,11 @@ impl Node {
             self.arm(slot, until);
         }
         let grant = grant.map(|(grant, _)| grant);
-        let told = (grant, self.clamp(slot));
+        let by_relay = grant.is_none() && self.reached_by_relay(slot);
+        let told = Told { grant, clamp: self.clamp(slot), by_relay };
         let peer = &mut self.peers[slot.0];
         if std::mem::replace(&mut peer.shared, told) != told {
-            let (grant, clamp) = told;
-            self.sharing.tell_all(|| Item::Way { peer: id, grant, clamp });
+            self.sharing.tell_all(|| Item::Way { peer: id, told });
         }
     }
 

@@ -44,6 +44,7 @@ mod snapshot;
 mod timers;
 mod together;
 mod tx;
+mod window;
 mod worker;
 
 pub use agent::Finding;

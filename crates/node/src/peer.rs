@@ -12,7 +12,7 @@ use crate::agent::Agent;
 use crate::bucket::Bucket;
 use crate::contact::MIX_PATIENCE;
 use crate::index::Number;
-use crate::lanes::Grant;
+use crate::lanes::Told;
 use crate::path::Path;
 use crate::paths::Paths;
 use crate::rekey::{Follow, Lead};
@@ -75,8 +75,8 @@ pub(crate) struct Peer {
     pub(crate) last_error: Option<HandshakeError>,
     /// An address that only the first thread has the socket for.
     pub(crate) alone: Option<SocketAddr>,
-    /// What workers were told: how they may send to it, and the longest packet of a path that has a limit.
-    pub(crate) shared: (Option<Grant>, Option<usize>),
+    /// What workers were told.
+    pub(crate) shared: Told,
     /// How often it may say at which relays it is.
     pub(crate) told_relays: Bucket,
 }
@@ -175,7 +175,7 @@ impl Peer {
             traffic: Traffic::default(),
             last_error: None,
             alone: None,
-            shared: (None, None),
+            shared: Told::default(),
             told_relays: Bucket::default(),
         }
     }

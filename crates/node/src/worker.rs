@@ -25,7 +25,7 @@ use mesh_wire::frame::{FrameHeader, PAYLOAD_OFFSET, PayloadKind};
 use crate::counters::{Counters, DropReason};
 use crate::inbound::{check_packet, delivery};
 use crate::index::{Numbers, Owners};
-use crate::lanes::{Grant, Item, News, ToNode};
+use crate::lanes::{Grant, Item, News, ToNode, Told};
 use crate::node::{Delivery, Link, Slot};
 use crate::offload::{Form, Seal, Succession};
 use crate::outbound::LONG;
@@ -33,9 +33,8 @@ use crate::path::Path;
 use crate::report::{Activity, Entry, Report};
 use crate::routes::Routes;
 use crate::tx::TxQueue;
+use crate::window::{Passing, Window};
 
-/// Bytes of packets that are passed to the node before the worker waits for it.
-const WINDOW: usize = 128 * 1024;
 /// So often the node hears what the worker did; its timers are a tenth of a second and more.
 const REPORT: Duration = Duration::from_millis(20);
 
@@ -58,6 +57,9 @@ pub struct Worker {
     reported: Option<Instant>,
     packets: Passing,
     frames: Passing,
+    /// Packets for the node that the relay carries from there, and all others.
+    to_relay: Window,
+    to_others: Window,
     marks: u64,
 }
 
@@ -68,6 +70,8 @@ struct Peer {
     grant: Option<Grant>,
     /// The longest packet of a path that has a limit.
     clamp: Option<usize>,
+    /// What the node gets for it leaves over the relay.
+    by_relay: bool,
 }
 
 /// A session of which the worker holds lanes.
@@ -81,17 +85,6 @@ struct Held {
     activity: Activity,
     /// What the last frame came over.
     heard_over: Option<Path>,
-}
-
-/// What was passed to the node and may still be on its way there.
-#[derive(Debug, Default)]
-struct Passing {
-    /// Bytes since the last mark.
-    since: usize,
-    /// The mark behind all before that.
-    behind: Option<u64>,
-    /// Nothing more is taken until this mark is back.
-    held: Option<u64>,
 }
 
 impl Worker {
@@ -112,6 +105,8 @@ impl Worker {
             reported: None,
             packets: Passing::default(),
             frames: Passing::default(),
+            to_relay: Window::default(),
+            to_others: Window::default(),
             marks: 0,
         }
     }
@@ -137,10 +132,10 @@ impl Worker {
                     held.sealer = Some(*sealer);
                 }
             }
-            Item::Way { peer, grant, clamp } => {
+            Item::Way { peer, told: Told { grant, clamp, by_relay } } => {
                 let Some(slot) = self.slot(peer) else { return };
                 let peer = &mut self.peers[slot.0];
-                (peer.grant, peer.clamp) = (grant, clamp);
+                (peer.grant, peer.clamp, peer.by_relay) = (grant, clamp, by_relay);
                 let wanted = peer.sending().and_then(|(_, held)| held.wants());
                 self.out.extend(wanted.map(ToNode::Want));
                 if wanted.is_some() || grant.is_some() && self.packets.is_open() {
@@ -162,12 +157,27 @@ impl Worker {
     pub fn handle_mark(&mut self, mark: u64) {
         self.packets.back(mark);
         self.frames.back(mark);
+        self.to_relay.back(mark);
+        self.to_others.back(mark);
     }
 
     /// Tells whether packets of the device are to wait.
     #[must_use]
     pub const fn holds_packets(&self) -> bool {
-        self.packets.held.is_some() || self.routes.is_none()
+        self.packets.held.is_some() || self.to_others.is_full() || self.routes.is_none()
+    }
+
+    /// Tells whether packets are to wait that the relay would carry: those for which [`Worker::goes_by_relay`] says so.
+    #[must_use]
+    pub const fn holds_for_relay(&self) -> bool {
+        self.to_relay.is_full()
+    }
+
+    /// Whether a packet of the device is for one peer alone that only the relay leads to, by what the node said last.
+    #[must_use]
+    pub fn goes_by_relay(&self, packet: &[u8]) -> bool {
+        let slot = IpPacket::parse(packet).ok().and_then(|header| self.routes.as_ref()?.lookup(header.dst));
+        slot.is_some_and(|slot| self.peers[slot.0].by_relay)
     }
 
     /// Tells whether frames of the sockets are to wait.
@@ -192,9 +202,9 @@ impl Worker {
         };
         let packet = &packet[..header.total_len.min(packet.len())];
         let peer = &mut self.peers[slot.0];
-        let Some((grant, held)) = peer.sending() else { return self.pass_packet(packet, offload) };
+        let Some((grant, held)) = peer.sending() else { return self.pass_packet(slot, packet, offload) };
         let class = traffic_class(packet, self.form.network_offset(packet));
-        let Some(sealer) = &mut held.sealer else { return self.pass_packet(packet, offload) };
+        let Some(sealer) = &mut held.sealer else { return self.pass_packet(slot, packet, offload) };
         let mut seal = UnderLane { sealer, grant, class, tx };
         match self.succession.pack(self.form, slot, (packet, offload), &mut seal) {
             Ok(sealed) => {
@@ -205,7 +215,7 @@ impl Worker {
                 }
             }
             // The node finds another way.
-            Err(DropReason::KeyExhausted) => self.pass_packet(packet, offload),
+            Err(DropReason::KeyExhausted) => self.pass_packet(slot, packet, offload),
             Err(reason) => self.counters.count(reason),
         }
     }
@@ -314,13 +324,17 @@ impl Worker {
         self.out.push_back(ToNode::Report(Box::new(Report { entries, drops })));
     }
 
-    fn pass_packet(&mut self, packet: &[u8], offload: &Offload) {
+    fn pass_packet(&mut self, slot: Slot, packet: &[u8], offload: &Offload) {
         self.packets.since += packet.len().max(1);
         self.out.push_back(ToNode::Packet { packet: packet.to_vec(), offload: *offload });
-        if self.packets.since >= WINDOW {
-            let mark = self.next_mark();
-            self.out.push_back(ToNode::Window(mark));
-            self.packets.held = Some(mark);
+        let by_relay = self.peers[slot.0].by_relay;
+        let window = if by_relay { &mut self.to_relay } else { &mut self.to_others };
+        if window.pass(packet.len()) {
+            self.marks += 1;
+            let mark = self.marks;
+            window.close(mark);
+            self.noted(mark);
+            self.out.push_back(if by_relay { ToNode::Window(mark) } else { ToNode::Mark(mark) });
         }
     }
 
@@ -333,16 +347,16 @@ impl Worker {
 
     /// Asks for a mark behind everything passed on so far.
     fn mark(&mut self) -> u64 {
-        let mark = self.next_mark();
-        self.out.push_back(ToNode::Mark(mark));
-        mark
+        self.marks += 1;
+        self.noted(self.marks);
+        self.out.push_back(ToNode::Mark(self.marks));
+        self.marks
     }
 
-    fn next_mark(&mut self) -> u64 {
-        self.marks += 1;
-        self.packets.marked(self.marks);
-        self.frames.marked(self.marks);
-        self.marks
+    /// A mark follows all that was passed on so far.
+    const fn noted(&mut self, mark: u64) {
+        self.packets.marked(mark);
+        self.frames.marked(mark);
     }
 
     fn slot(&self, peer: NodeId) -> Option<Slot> {
@@ -360,7 +374,7 @@ impl Worker {
             std::mem::take(&mut self.peers).into_iter().map(|peer| (peer.id, peer)).collect();
         self.routes = Some(routes);
         for (at, id) in ids.iter().enumerate() {
-            let new = || Peer { id: *id, sessions: Vec::new(), grant: None, clamp: None };
+            let new = || Peer { id: *id, sessions: Vec::new(), grant: None, clamp: None, by_relay: false };
             let peer = before.remove(id).unwrap_or_else(new);
             for held in &peer.sessions {
                 self.owners.set(held.number, Slot(at));
@@ -386,24 +400,6 @@ impl Held {
     /// Returns the number of a session whose lane the node is to be asked for.
     fn wants(&mut self) -> Option<u32> {
         (self.sealer.is_none() && !std::mem::replace(&mut self.asked, true)).then_some(self.number)
-    }
-}
-
-impl Passing {
-    /// Tells whether something may still be on its way.
-    const fn is_open(&self) -> bool {
-        self.since > 0 || self.behind.is_some()
-    }
-
-    const fn marked(&mut self, mark: u64) {
-        if self.is_open() {
-            (self.since, self.behind) = (0, Some(mark));
-        }
-    }
-
-    fn back(&mut self, mark: u64) {
-        self.behind = self.behind.filter(|behind| *behind > mark);
-        self.held = self.held.filter(|held| *held > mark);
     }
 }
 

@@ -1,6 +1,10 @@
 //! What each thread counts, for others to read: every thread writes its own line of the processor's cache, once a turn.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mesh_net::Rooms;
 
 use super::EngineDrops;
 use super::traffic::Moved;
@@ -18,6 +22,8 @@ pub(super) struct Counts {
     congested: AtomicU64,
     udp: AtomicU64,
     unknown_datagram: AtomicU64,
+    /// Of its sockets; locked when it changes and when somebody asks.
+    rooms: Mutex<Option<Rooms>>,
 }
 
 /// What one thread of the packet path did.
@@ -61,6 +67,16 @@ impl Counts {
         }
     }
 
+    /// Writes what room the thread's sockets have.
+    pub(super) fn show_rooms(&self, rooms: Rooms) {
+        *self.rooms.lock().unwrap_or_else(PoisonError::into_inner) = Some(rooms);
+    }
+
+    /// Returns what room the thread's sockets have.
+    pub(super) fn rooms(&self) -> Option<Rooms> {
+        *self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds what the thread dropped.
     pub(super) fn add_drops(&self, drops: &mut EngineDrops) {
         let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -81,5 +97,24 @@ impl Counts {
             passed: get(&self.passed),
             locks: get(&self.locks),
         }
+    }
+}
+
+/// The longest round trip of the direct paths in use, as the first thread tells it.
+#[derive(Debug, Default)]
+pub(super) struct Trip {
+    /// In microseconds; zero where there is none.
+    micros: AtomicU64,
+}
+
+impl Trip {
+    pub(super) fn set(&self, trip: Option<Duration>) {
+        let micros = trip.map_or(0, |trip| u64::try_from(trip.as_micros()).unwrap_or(u64::MAX));
+        self.micros.store(micros, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> Option<Duration> {
+        let micros = self.micros.load(Ordering::Relaxed);
+        (micros > 0).then(|| Duration::from_micros(micros))
     }
 }

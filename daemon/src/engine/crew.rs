@@ -4,15 +4,16 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use mesh_net::UdpSockets;
+use mesh_net::{Lost, Rooms, UdpSockets};
 use mesh_node::{Node, Worker};
 use mesh_tun::DeviceIo;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
-use super::counts::{Counts, ThreadSnapshot};
+use super::counts::{Counts, ThreadSnapshot, Trip};
 use super::inbox::Inbox;
 use super::post::{Mail, Post};
 use super::traffic::Traffic;
@@ -23,6 +24,11 @@ use super::{EngineDrops, EngineEvent};
 pub(super) struct Crew {
     posts: Arc<[Post]>,
     counts: Arc<[Counts]>,
+    trip: Arc<Trip>,
+    /// When it is to be told again.
+    trip_due: Option<Instant>,
+    /// The sockets of the workers.
+    lost: Lost,
     /// The processor of each thread, where there are several.
     cpus: Vec<usize>,
     threads: Vec<JoinHandle<()>>,
@@ -62,9 +68,22 @@ impl Crew {
         let posts: Arc<[Post]> = parts.iter().map(|_| Post::new()).collect::<io::Result<_>>()?;
         let counts: Arc<[Counts]> = (0..=parts.len()).map(|_| Counts::default()).collect();
         let cpus = if parts.is_empty() { Vec::new() } else { processors(parts.len() + 1) };
-        let marks = VecDeque::new();
-        let mut crew = Self { posts, counts, cpus, threads: Vec::new(), marks, locks: 0 };
+        let mut crew = Self {
+            posts,
+            counts,
+            trip: Arc::default(),
+            trip_due: None,
+            lost: Lost::default(),
+            cpus,
+            threads: Vec::new(),
+            marks: VecDeque::new(),
+            locks: 0,
+        };
         for (number, ThreadParts { device, udp, worker }) in (1..).zip(parts) {
+            crew.lost = std::mem::take(&mut crew.lost).and(&udp.lost());
+            if let Some(rooms) = udp.rooms() {
+                crew.counts[usize::from(number)].show_rooms(rooms);
+            }
             let further = Further {
                 number,
                 machine: worker,
@@ -73,6 +92,7 @@ impl Crew {
                 home: Arc::clone(common.home),
                 events: common.events.clone(),
                 counts: Arc::clone(&crew.counts),
+                trip: Arc::clone(&crew.trip),
                 passing: Vec::new(),
                 locks: 0,
                 passed: 0,
@@ -134,6 +154,24 @@ impl Crew {
                 post.put(Mail::Mark(mark));
             }
         }
+    }
+
+    /// Tells the workers now and then how long the longest path is; only the node knows.
+    pub(super) fn tell_trip(&mut self, now: Instant, trip: impl FnOnce() -> Option<Duration>) {
+        if self.trip_due.is_none_or(|due| due <= now) {
+            self.trip_due = Some(now + TRIP_AGE);
+            self.trip.set(trip());
+        }
+    }
+
+    /// Names the sockets of the workers.
+    pub(super) fn lost(&self) -> Lost {
+        self.lost.clone()
+    }
+
+    /// Returns the room of the sockets of each worker.
+    pub(super) fn rooms(&self) -> impl Iterator<Item = Rooms> {
+        self.counts[1..].iter().filter_map(Counts::rooms)
     }
 
     /// Returns the counts of the first thread.
@@ -198,6 +236,9 @@ pub fn threads(wanted: u16, processors: usize) -> u16 {
         wanted => wanted.min(MOST_THREADS),
     }
 }
+
+/// Sockets are given more room four times a second at most.
+const TRIP_AGE: Duration = Duration::from_millis(250);
 
 /// As many as a session has lanes.
 pub const MOST_THREADS: u16 = 16;

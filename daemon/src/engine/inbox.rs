@@ -48,6 +48,8 @@ pub struct Frames {
     pub payload: BytesMut,
     /// The length of each frame, where there are several.
     pub segment: Option<u16>,
+    /// The network marked their datagrams as having met congestion.
+    pub marked: bool,
 }
 
 /// QUIC datagrams for one node.
@@ -284,7 +286,7 @@ mod tests {
     }
 
     fn frames(length: usize) -> Frames {
-        Frames { from: NodeId([1; 32]), payload: BytesMut::zeroed(length), segment: None }
+        Frames { from: NodeId([1; 32]), payload: BytesMut::zeroed(length), segment: None, marked: false }
     }
 
     #[test]

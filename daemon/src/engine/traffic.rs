@@ -3,8 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use bytes::BytesMut;
 use mesh_net::{MAX_BATCH, QuicEndpoint};
 use mesh_node::{Delivery, Handshaker, LateDelivery, Node, Now, Path, TxQueue};
 use mesh_packet::{Class, Ecn, Offload};
@@ -15,6 +15,7 @@ use mesh_wire::stun::is_stun;
 use super::Worker;
 use super::backlog::Backlog;
 use super::fair::{FairQueue, Waiting};
+use super::inbox::Frames;
 use super::ways::Ways;
 use super::writer::{Joining, Writer};
 
@@ -88,6 +89,8 @@ pub(super) struct Traffic {
     pub(super) seed: u64,
     pub(super) joining: Joining,
     pub(super) moved: Moved,
+    /// That the kernel gives less room than wanted was told.
+    pub(super) room_told: bool,
 }
 
 /// How much went through a thread.
@@ -170,6 +173,14 @@ impl Traffic {
         Ok(())
     }
 
+    /// Notes whether what is for the relay has to wait. Returns until when the device is to be left alone.
+    pub(super) fn look_at_relay(&mut self, full: bool, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        if !full {
+            self.waiting.bring_back();
+        }
+        self.backlog.look(full, now)
+    }
+
     /// The next packet whose way has room.
     fn next_packet(&mut self, machine: &impl Machine, now: Now) -> Option<Waiting> {
         if !self.backlog.is_full() {
@@ -247,11 +258,15 @@ impl Worker {
         });
     }
 
-    pub(super) fn receive(&mut self, now: Now, from: Path, mut payload: BytesMut, segment: Option<u16>) {
+    /// Takes what came over a relay.
+    pub(super) fn receive(&mut self, now: Now, frames: Frames) {
+        let Frames { from, mut payload, segment, marked } = frames;
+        let from = Path::Relay(from);
         let segment = segment.map_or(payload.len(), usize::from).max(1);
         let Self { node, traffic, messages, .. } = self;
         let Traffic { device, ways, quic, tx, joining, .. } = traffic;
         let mut writer = Writer::new(device, quic, &mut ways.drops, *joining);
+        writer.outer(if marked { Ecn::Experienced } else { Ecn::NotCapable });
         for datagram in payload.chunks_mut(segment) {
             if Handshaker::takes(datagram) {
                 messages.push((from, Box::from(&*datagram)));

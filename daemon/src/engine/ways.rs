@@ -29,7 +29,7 @@ impl Ways {
         tx: &mut TxQueue,
     ) {
         match to {
-            Path::Relay(node) => match self.through_relay(node, fitted(payload, tx), segment) {
+            Path::Relay(node) => match self.through_relay(node, fitted(payload, tx), (segment, class)) {
                 Ok(()) => {}
                 Err(SendError::QueueFull) => self.drops.relay_queue_full += 1,
                 Err(SendError::Unbound | SendError::Down | SendError::Size) => self.drops.relay_down += 1,
@@ -67,13 +67,13 @@ impl Ways {
         &mut self,
         to: NodeId,
         payload: BytesMut,
-        segment: Option<u16>,
+        (segment, class): (Option<u16>, u8),
     ) -> Result<(), SendError> {
         if self.bound.insert(to) && self.relay.bind(to).is_err() {
             self.bound.remove(&to);
             return Err(SendError::QueueFull);
         }
-        self.relay.send(to, payload, segment)
+        self.relay.send(to, payload, segment, class & self.classes)
     }
 }
 

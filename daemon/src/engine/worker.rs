@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::mpsc;
 
 use super::EngineEvent;
-use super::counts::Counts;
+use super::counts::{Counts, Trip};
 use super::inbox::Inbox;
 use super::post::{Mail, Post};
 use super::traffic::{Machine, Traffic};
@@ -50,9 +50,9 @@ impl Machine for Worker {
         Some(0)
     }
 
-    /// Nothing does from here: the node is given what does, in portions for which there is room.
-    fn goes_by_relay(&self, _: Now, _: &[u8]) -> bool {
-        false
+    /// The node is given what does, in portions for which there is room.
+    fn goes_by_relay(&self, _: Now, packet: &[u8]) -> bool {
+        Worker::goes_by_relay(self, packet)
     }
 }
 
@@ -67,6 +67,7 @@ pub(super) struct Further {
     pub(super) home: Arc<Inbox>,
     pub(super) events: mpsc::Sender<EngineEvent>,
     pub(super) counts: Arc<[Counts]>,
+    pub(super) trip: Arc<Trip>,
     /// What it passes on in this turn.
     pub(super) passing: Vec<ToNode>,
     /// Locks that it took, and what it passed on.
@@ -80,9 +81,6 @@ struct Ready {
     udp: bool,
     device: bool,
 }
-
-/// Only the first thread knows how long the paths are: as long as most of them at most.
-const TRIP: Duration = Duration::from_millis(50);
 
 impl Further {
     /// Works until it is told to end.
@@ -108,7 +106,9 @@ impl Further {
         if ready.udp && !self.machine.holds_frames() {
             let Self { machine, traffic, .. } = self;
             traffic.read_sockets(machine, now, None, |_, _| false);
-            traffic.ways.udp.make_room(now.instant, || Some(TRIP));
+            if let Some(rooms) = traffic.make_room(now.instant, || self.trip.get()) {
+                self.counts[usize::from(self.number)].show_rooms(rooms);
+            }
         }
         if ready.device && !self.machine.holds_packets() {
             self.traffic.send_waiting(&mut self.machine, now)?;
@@ -121,9 +121,11 @@ impl Further {
     }
 
     /// Waits until the device, a socket or the post has something, or a report is due.
-    fn wait(&self) -> io::Result<Ready> {
+    fn wait(&mut self) -> io::Result<Ready> {
         let now = Instant::now();
-        let timeout = self.machine.poll_timeout(now).map_or(PollTimeout::NONE, |at| {
+        let alone = self.traffic.look_at_relay(self.machine.holds_for_relay(), || now);
+        let timer = self.machine.poll_timeout(now).into_iter().chain(alone).min();
+        let timeout = timer.map_or(PollTimeout::NONE, |at| {
             let left = at.saturating_duration_since(now) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         });
@@ -135,7 +137,7 @@ impl Further {
                 *fd = PollFd::new(socket, PollFlags::POLLIN);
             }
         }
-        let takes = !self.machine.holds_packets();
+        let takes = alone.is_none() && !self.machine.holds_packets();
         if takes {
             fds[DEVICE_AT] = PollFd::new(self.traffic.device.as_fd(), PollFlags::POLLIN);
         }
@@ -157,7 +159,11 @@ impl Further {
         self.locks += 1;
         for mail in self.post().take() {
             match mail {
-                Mail::News(news) => self.machine.handle_news(news),
+                Mail::News(news) => {
+                    self.machine.handle_news(news);
+                    // What is aside may have another way by now.
+                    self.traffic.waiting.bring_back();
+                }
                 Mail::Frame(path, mut frame) => {
                     if let Some(delivery) = self.machine.handle_frame(path, &mut frame, true) {
                         self.traffic.deliver(delivery);

@@ -59,12 +59,19 @@ impl RelayPool {
         full
     }
 
-    /// Queues frames for a node at the relay where it is reached best. Without a connection the next attempt begins
+    /// Queues frames for a node at the relay where it is reached best; `class` is the traffic class of their datagrams, if they
+    /// leave as such. Without a connection the next attempt begins
     /// soon.
     ///
     /// # Errors
     /// [`SendError`]; the frames are dropped then.
-    pub fn send(&self, to: NodeId, payload: BytesMut, segment: Option<u16>) -> Result<(), SendError> {
+    pub fn send(
+        &self,
+        to: NodeId,
+        payload: BytesMut,
+        segment: Option<u16>,
+        class: u8,
+    ) -> Result<(), SendError> {
         let mut state = self.lock();
         let way = state.table.way(&to, state.ready());
         let news = state.wants.or(way.wants);
@@ -72,12 +79,12 @@ impl RelayPool {
             self.shared.wanted.notify_one();
         }
         if let Some(sender) = way.slot.and_then(|slot| state.senders[slot.0].as_ref()) {
-            return sender.send(to, payload, segment);
+            return sender.send_as(to, payload, segment, class);
         }
         // Somebody wants a connection: the clients hear of it. The frames go where an answer may come late.
         let mut senders = state.table.order().iter().filter_map(|slot| state.senders[slot.0].as_ref());
         let Some(first) = senders.next() else { return Err(SendError::Down) };
-        let sent = first.send(to, payload, segment);
+        let sent = first.send_as(to, payload, segment, class);
         for sender in senders {
             sender.wanted();
         }

@@ -30,7 +30,11 @@ impl Sink {
 
 impl RelaySink for Sink {
     fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
-        self.inbox.frames(Frames { from, payload, segment });
+        self.inbox.frames(Frames { from, payload, segment, marked: false });
+    }
+
+    fn marked_frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
+        self.inbox.frames(Frames { from, payload, segment, marked: true });
     }
 
     fn event(&self, event: RelayEvent) {

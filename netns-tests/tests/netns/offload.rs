@@ -164,7 +164,7 @@ fn pair(
     Ok((relay, nodes))
 }
 
-fn counted(host: &Host, family: &str, table: &str, counter: &str) -> Result<u64> {
+pub(crate) fn counted(host: &Host, family: &str, table: &str, counter: &str) -> Result<u64> {
     let listed = host.run("nft").args(["-j", "list", "counter", family, table, counter]).ok()?.stdout;
     let document: Value = serde_json::from_str(&listed)?;
     let objects = document["nftables"].as_array().context("no objects")?;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::{Mesh, MeshOptions, Process, Relay, scenario};
+use lab::{Daemon, Mesh, MeshOptions, Process, Relay, drops, scenario};
 
 use nix::sys::signal::Signal;
 
+use crate::offload::counted;
 use crate::transfer::stream;
 
 /// Between two pings, in seconds.
@@ -108,6 +109,71 @@ fn segmentation_that_loses_datagrams_is_given_up_on_the_way_to_the_relay() {
     });
 }
 
+#[test]
+fn marks_and_classes_cross_on_the_way_over_the_relay() {
+    scenario("relay_udp_marks", |lab| {
+        let mut options = MeshOptions::default();
+        options.daemon.extra = "copy_dscp = true\n".into();
+        let mesh = Mesh::new(lab, &["anna", "bert"], &options)?;
+        options.daemon.extra = "relay_udp = false\n".into();
+        let carl = Daemon::start(lab, &mesh.switch.host("carl")?, &options.daemon)?;
+        carl.join(&mesh.nodes[0].invite(&["--name", "carl"])?)?;
+        let pings = begin(&mesh, "pings-6")?;
+        takes_udp(&mesh, true)?;
+        let (near, far) = (mesh.nodes[0].host(), mesh.nodes[1].host());
+        let (bert, relay) = (mesh.nodes[1].ipv4()?, mesh.relay.host());
+        let ping = |class: &str, to: &str| {
+            // Others than those that go all the time, whose answers come back marked, too.
+            let words = ["-n", "-c", "5", "-i", "0.02", "-W", "1", "-s", "99", "-Q", class, to];
+            Ok::<_, anyhow::Error>(near.run("ping").args(words).output()?.code == Some(0))
+        };
+        relay.nft(
+            "table ip seen {
+                counter class { }
+                chain outer { type filter hook input priority 0; udp dport 8443 ip dscp 46 ip ecn ect0 counter name class; }
+            }",
+        )?;
+        far.nft(
+            "table ip seen {
+                counter capable { }
+                counter met { }
+                chain outer { type filter hook input priority 0; iifname eth0 udp sport 8443 ip ecn ect0 counter name capable; }
+                chain inner { type filter hook input priority 0; iifname mesh0 icmp type echo-request ip length 127 ip ecn ce counter name met; }
+            }",
+        )?;
+        let met = || counted(far, "ip", "seen", "met");
+        assert!(ping("0xba", &bert)?);
+        assert!(counted(relay, "ip", "seen", "class")? >= 5, "the class on the way to the relay");
+        assert!(counted(far, "ip", "seen", "capable")? >= 5, "the relay repeats the mark");
+        assert_eq!(met()?, 0);
+        // A router before the relay, then one behind it: who understands is told, who does not is not served.
+        let busy = |port: &str| {
+            format!(
+                "table ip busy {{ chain out {{ type route hook output priority 0; oifname eth0 udp {port} 8443 ip ecn set ce; }}\n}}\n"
+            )
+        };
+        for (host, port) in [(near, "dport"), (relay, "sport")] {
+            let before = (met()?, drops(&mesh.nodes[1].status()?, "congested"));
+            host.nft(&busy(port))?;
+            assert!(ping("0x02", &bert)?, "{port}");
+            assert!(met()? >= before.0 + 5, "{port}: the mark reached the packet");
+            assert!(!ping("0x00", &bert)?, "{port}: what cannot be marked is dropped (RFC 6040, 4.2)");
+            assert!(drops(&mesh.nodes[1].status()?, "congested") >= before.1 + 5, "{port}");
+            host.nft("delete table ip busy")?;
+        }
+        // A WebSocket carries no mark, so that the relay drops what has one.
+        let carl = carl.ipv4()?;
+        assert!(ping("0x02", &carl)?);
+        near.nft(&busy("dport"))?;
+        assert!(!ping("0x02", &carl)?);
+        let counter = "meshrelay_udp_dropped_datagrams_total{reason=\"congested\"} ";
+        assert!(metric(&mesh.relay, counter)? >= 5);
+        near.nft("delete table ip busy")?;
+        end(&mesh, pings)?;
+        Ok(())
+    });
+}
+
 trait Pings {
     fn every_ping(&self, count: u32) -> Result<()>;
 }
@@ -132,8 +198,13 @@ fn takes_udp(mesh: &Mesh<'_>, udp: bool) -> Result<()> {
 
 /// Bytes that the relay passed on from datagram to datagram.
 fn port_bytes(relay: &Relay) -> Result<u64> {
+    metric(relay, "meshrelay_udp_forwarded_bytes_total ")
+}
+
+/// What the relay counts under a name, behind which there is a space.
+fn metric(relay: &Relay, name: &str) -> Result<u64> {
     let text = relay.host().run("curl").args(["-s", "http://127.0.0.1:9464/metrics"]).ok()?.stdout;
-    let line = text.lines().find_map(|line| line.strip_prefix("meshrelay_udp_forwarded_bytes_total "));
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     Ok(line.context("no such counter")?.parse()?)
 }
 

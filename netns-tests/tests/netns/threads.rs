@@ -183,6 +183,37 @@ fn daemon_goes_on_with_one_thread_where_the_kernel_does_not_distribute() {
     });
 }
 
+#[test]
+fn daemon_goes_on_with_one_thread_where_the_kernel_makes_no_further_queues() {
+    scenario("daemon_goes_on_with_one_thread_where_the_kernel_makes_no_further_queues", |lab| {
+        let switch = lab.public(Underlay::V4)?;
+        let relay = Relay::start(lab, &switch.host("relay")?)?;
+        let hosts = [switch.host("laptop")?, switch.host("pi")?];
+        let mut laptop = start(lab, &hosts, 0, MANY_THREADS)?;
+        let pi = start(lab, &hosts, 1, 2)?;
+        laptop.up_new("home", &relay.url(), "laptop")?;
+        pi.join(&laptop.invite(&["--name", "pi"])?)?;
+        ensure!(threads(&laptop)?.len() == usize::from(MANY_THREADS));
+        laptop.ctl(&["down"])?.success()?;
+        // File descriptors for a socket of each thread, not for a queue of each.
+        let pid = laptop.process()?.pid().to_string();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let limit = open + usize::from(MANY_THREADS) + ROOM;
+        laptop.host().run("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:{limit}")]).ok()?;
+        laptop.ctl(&["up"])?.success()?;
+        let log = laptop.process()?.log()?;
+        ensure!(log.contains("one thread moves all packets: the interface has one queue"), "{log}");
+        ensure!((threads(&laptop)?.len(), threads(&pi)?.len()) == (1, 2));
+        meet(&laptop, &pi)?;
+        directly_and_mixed(&laptop, &pi)?;
+        for (from, to, port) in [(&pi, &laptop, 5100), (&laptop, &pi, 5101)] {
+            let [sent, got] = datagrams(from, to, port, 2 * RATE)?.end()?;
+            ensure!(got["intact"] == sent["sent"] && got["late"] == 0 && got["doubled"] == 0, "{got}");
+        }
+        Ok(())
+    });
+}
+
 /// What one thread counted.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counted {
@@ -347,5 +378,9 @@ const STREAM_RATE: u64 = 2_000_000;
 const ROUNDS: usize = 5;
 /// How long traffic lasts that has to see two changes of the path.
 const SECONDS: u64 = 25;
+/// As many as there can be.
+const MANY_THREADS: u16 = 16;
+/// File descriptors that coming up needs beside a socket of each thread, and fewer than so many queues.
+const ROOM: usize = 12;
 /// Packets and frames within a second that show that a thread is in use.
 const MANY: u64 = 5000;

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
+use mesh_socket::Lost;
 use mesh_wire::relay_udp::{Control, Offer, TAG};
 
-use super::lost::Lost;
 use super::proof::{Bound, Proof};
 use crate::bucket::Bucket;
 use crate::hub::Member;
@@ -23,6 +23,8 @@ pub(crate) struct Clients {
     changes: AtomicU64,
     port: Option<u16>,
     lost: Lost,
+    /// That the kernel gives less room than wanted was told.
+    room_told: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +75,16 @@ impl Clients {
     /// Returns how many datagrams the kernel dropped because the port's sockets were full.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.datagrams()
+    }
+
+    /// Returns the longest round trip to a client with a proven address, as its proof showed it.
+    pub(super) fn longest_trip(&self) -> Option<Duration> {
+        self.read(|tables| tables.addresses.values().filter_map(|client| client.proof().trip()).max())
+    }
+
+    /// Says, once, whether nobody has said it before that the kernel gives too little room.
+    pub(super) fn tells_of_room(&self) -> bool {
+        !self.room_told.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) const fn port(&self) -> Option<u16> {
@@ -292,7 +304,7 @@ mod tests {
         assert!(!client.permits(1, now));
         let from = SocketAddr::from(([192, 0, 2, 1], 1));
         assert_eq!(clients.control(&datagram(1, ask(1)), (from, None), [9; 16], now), Answer::Stale);
-        let later = now + std::time::Duration::from_millis(501);
+        let later = now + Duration::from_millis(501);
         let answer = clients.control(&datagram(1, ask(1)), (from, None), [9; 16], later);
         assert!(matches!(answer, Answer::Send(_)));
     }

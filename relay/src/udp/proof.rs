@@ -23,6 +23,7 @@ struct Pending {
     from: SocketAddr,
     len: usize,
     cookie: [u8; 16],
+    since: Instant,
 }
 
 /// A proven address.
@@ -35,6 +36,8 @@ pub(crate) struct Bound {
     pub(crate) local: Option<IpAddr>,
     /// When the client last showed that it is there.
     heard: Instant,
+    /// How long the client took to send the cookie back.
+    trip: Duration,
 }
 
 impl Proof {
@@ -50,19 +53,16 @@ impl Proof {
         match control.kind {
             Kind::Ask => {
                 self.spend(control.counter)?;
-                self.pending = Some(Pending { counter: control.counter, from, len, cookie });
+                self.pending = Some(Pending { counter: control.counter, from, len, cookie, since: now });
                 Some(Control { kind: Kind::Challenge, cookie, ..*control })
             }
             Kind::Proof => {
-                let proven = self.pending.as_ref().is_some_and(|pending| {
+                let pending = self.pending.take_if(|pending| {
                     (pending.counter, pending.from, pending.len) == (control.counter, from, len)
                         && pending.cookie == control.cookie
-                });
-                if !proven {
-                    return None;
-                }
-                self.pending = None;
-                self.bound = Some(Bound { address: from, limit: len, local: None, heard: now });
+                })?;
+                let trip = now.saturating_duration_since(pending.since);
+                self.bound = Some(Bound { address: from, limit: len, local: None, heard: now, trip });
                 Some(Control { kind: Kind::Proven, ..*control })
             }
             Kind::Ping => {
@@ -96,6 +96,11 @@ impl Proof {
         self.bound.filter(|bound| now.saturating_duration_since(bound.heard) < FRESH)
     }
 
+    /// The round trip to the proven address; a client that took longer than any path does was busy.
+    pub(crate) fn trip(&self) -> Option<Duration> {
+        self.bound.map(|bound| bound.trip.min(LONGEST_TRIP))
+    }
+
     /// The proven address, heard lately or not.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.bound.map(|bound| bound.address)
@@ -111,6 +116,8 @@ impl Proof {
     }
 }
 
+/// Round a satellite in a high orbit, twice.
+const LONGEST_TRIP: Duration = Duration::from_secs(1);
 /// A client with traffic pings three times in this time.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -195,6 +202,19 @@ mod tests {
         proof.end();
         assert_eq!(proof.target(later), None);
         assert!(!proof.is_from(at(1).0));
+    }
+
+    #[test]
+    fn proof_tells_the_round_trip_within_reason() {
+        let start = Instant::now();
+        for (took, trip) in [(80, 80), (5000, 1000)] {
+            let mut proof = Proof::default();
+            proof.handle(&control(Kind::Ask, 1), at(1), COOKIE, start).unwrap();
+            assert_eq!(proof.trip(), None);
+            let later = start + Duration::from_millis(took);
+            proof.handle(&control(Kind::Proof, 1), at(1), [0; 16], later).unwrap();
+            assert_eq!(proof.trip(), Some(Duration::from_millis(trip)));
+        }
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Moves datagrams: takes them in the runs that the kernel puts together, rewrites the handles in place, hands the runs on.
 
 use std::array;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mesh_socket::{Growth, Rooms};
 use mesh_wire::relay::Data;
 use mesh_wire::relay_udp::{DATA_HEADER, data_header, parse_data, run_len};
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
@@ -14,6 +16,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
+use super::LEAST;
 use super::port::{Answer, Client, random};
 use super::proof::Bound;
 use crate::Shared;
@@ -27,7 +30,12 @@ pub(crate) async fn serve(socket: UdpSocket, shared: Arc<Shared>, stop: Cancella
             return stop.cancelled().await;
         }
     };
-    let mut desk = Desk { out: Out { socket, state, shared }, known: HashMap::new(), changes: 0 };
+    let mut desk = Desk {
+        out: Out { socket, state, shared, went: Cell::new(0) },
+        known: HashMap::new(),
+        changes: 0,
+        growth: Growth::new(LEAST),
+    };
     let mut buffers = vec![0; BATCH_SIZE * BUFFER].into_boxed_slice();
     loop {
         let ready = tokio::select! {
@@ -52,12 +60,15 @@ struct Desk {
     /// Good while [`super::Clients::changes`] is what it was.
     known: HashMap<SocketAddr, Arc<Client>>,
     changes: u64,
+    growth: Growth,
 }
 
 struct Out {
     socket: UdpSocket,
     state: UdpSocketState,
     shared: Arc<Shared>,
+    /// Bytes that left since the growth heard of it.
+    went: Cell<usize>,
 }
 
 impl Desk {
@@ -75,10 +86,30 @@ impl Desk {
             if let Some(bytes) =
                 buffer.get_mut(..meta.len).filter(|bytes| !bytes.is_empty() && meta.stride > 0)
             {
+                self.growth.came(bytes.len());
                 self.take(bytes, meta, now);
             }
         }
+        self.make_room(now);
         Ok(())
+    }
+
+    /// Gives the socket the room that its rate and the length of the paths ask for.
+    fn make_room(&mut self, now: Instant) {
+        let Self { out: Out { socket, shared, went, .. }, growth, .. } = self;
+        growth.went(went.take());
+        let Some(sizes) = growth.look(now, || shared.udp.longest_trip()) else { return };
+        let Ok(Rooms { receive, send }) = sizes.ask(socket) else { return };
+        tracing::debug!(receive = receive.given, send = send.given, "a socket of the UDP port has more room");
+        if receive.missing() + send.missing() > 0 && shared.udp.tells_of_room() {
+            tracing::warn!(
+                receive = receive.given,
+                receive_wanted = receive.wanted,
+                send = send.given,
+                send_wanted = send.wanted,
+                "the kernel gives the UDP port less room than this rate needs; raise net.core.rmem_max and wmem_max"
+            );
+        }
     }
 
     fn take(&mut self, mut bytes: &mut [u8], meta: &RecvMeta, now: Instant) {
@@ -157,7 +188,6 @@ impl Out {
             Ok(found) => found,
             Err(reason) => return metrics.no_route(reason).add(1),
         };
-        metrics.forwarded_messages.add(1);
         let longest = stride.min(run.len());
         let settled = now.saturating_duration_since(since) >= SETTLED;
         let target = route
@@ -165,6 +195,11 @@ impl Out {
             .as_deref()
             .filter(|_| settled)
             .and_then(|udp| Some((udp, udp.target(now).filter(|bound| longest <= bound.limit)?)));
+        if target.is_none() && ecn == Some(EcnCodepoint::Ce) {
+            // A WebSocket carries no mark; what has one and cannot keep it is lost (RFC 6040, 4.2).
+            return metrics.udp_dropped_congested.add(count(datagrams));
+        }
+        metrics.forwarded_messages.add(1);
         if let Some((udp, bound)) = target {
             let header = data_header(route.handle ^ udp.offer.down);
             for datagram in run.chunks_mut(stride) {
@@ -199,8 +234,9 @@ impl Out {
                 segment_size: (part.len() > stride).then_some(stride),
                 src_ip: to.local,
             };
-            if self.transmit(&transmit).is_err() {
-                dropped += part.len().div_ceil(stride);
+            match self.transmit(&transmit) {
+                Ok(()) => self.went.set(self.went.get().saturating_add(part.len())),
+                Err(_) => dropped += part.len().div_ceil(stride),
             }
         }
         dropped

@@ -166,7 +166,7 @@ fn bring(inbox: &Arc<Inbox>, marks: Vec<u8>) -> thread::JoinHandle<()> {
 fn frames(mark: u8, length: usize) -> Frames {
     let mut payload = BytesMut::zeroed(length);
     payload[0] = mark;
-    Frames { from: NodeId([mark; 32]), payload, segment: None }
+    Frames { from: NodeId([mark; 32]), payload, segment: None, marked: false }
 }
 
 /// As much as the inbox holds.

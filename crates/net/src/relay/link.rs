@@ -132,8 +132,8 @@ impl Link {
                 room |= queue.take_room();
                 frames
             };
-            let Some((handle, payload, segment)) = frames else { return room };
-            udp.put(handle, &payload, segment);
+            let Some(frames) = frames else { return room };
+            udp.put(&frames);
             udp.used(now);
         }
         cx.waker().wake_by_ref();
@@ -207,7 +207,7 @@ impl Link {
         let mut more = true;
         let (shared, sink) = (&self.shared, &self.sink);
         for _ in 0..BATCHES {
-            more = udp.receive(cx, now, |handle, run, stride| {
+            more = udp.receive(cx, now, |handle, run, stride, marked| {
                 let Some(from) = shared.outgoing.queue().node(handle) else {
                     tracing::trace!(handle, "datagrams for an unknown handle dropped");
                     return;
@@ -218,7 +218,11 @@ impl Link {
                 }
                 let segment = u16::try_from(stride - DATA_HEADER).ok().filter(|_| run.len() > stride);
                 shared.demand.used(now);
-                sink.frames(from, payload, segment);
+                if marked {
+                    sink.marked_frames(from, payload, segment);
+                } else {
+                    sink.frames(from, payload, segment);
+                }
             });
             if !more {
                 break;
@@ -373,7 +377,7 @@ impl Link {
             self.shared.udp_singly.store(udp.goes_singly(), Ordering::Relaxed);
         }
         if let Some(udp) = &mut self.udp
-            && let Change::Ended { silent } = udp.keep_time(cx, now)
+            && let Change::Ended { silent } = udp.keep_time(cx, now, self.trips.last())
         {
             self.sink.event(RelayEvent::Udp(false));
             self.shared.outgoing.queue().push_control(ClientMessage::UdpEnd.encode());

@@ -63,6 +63,17 @@ struct Peer {
 struct Frames {
     payload: BytesMut,
     segment: Option<u16>,
+    class: u8,
+}
+
+/// Frames that leave as datagrams.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Datagrams {
+    pub(super) handle: u32,
+    pub(super) payload: BytesMut,
+    pub(super) segment: Option<u16>,
+    /// The traffic class that the datagrams are to have.
+    pub(super) class: u8,
 }
 
 impl Peer {
@@ -140,6 +151,17 @@ impl Queue {
         payload: BytesMut,
         segment: Option<u16>,
     ) -> Result<(), SendError> {
+        self.send_as(to, payload, segment, 0)
+    }
+
+    /// Queues frames whose datagrams, if they leave as such, are to have a traffic class.
+    pub(super) fn send_as(
+        &mut self,
+        to: NodeId,
+        payload: BytesMut,
+        segment: Option<u16>,
+        class: u8,
+    ) -> Result<(), SendError> {
         if payload.is_empty() || payload.len() > RELAY_PAYLOAD || segment == Some(0) {
             return Err(SendError::Size);
         }
@@ -152,7 +174,7 @@ impl Queue {
         }
         self.frame_bytes += payload.len();
         self.above_half |= self.frame_bytes >= FRAME_BYTES / 2;
-        let frames = Frames { payload, segment };
+        let frames = Frames { payload, segment, class };
         match peer.handle {
             Some(handle) => self.frames.push_back((handle, frames)),
             None => {
@@ -233,15 +255,13 @@ impl Queue {
         Some(message.into())
     }
 
-    /// Takes the next frames with their handle, if `fit` says so.
-    pub(super) fn pop_frames(
-        &mut self,
-        fit: impl Fn(&[u8], Option<u16>) -> bool,
-    ) -> Option<(u32, BytesMut, Option<u16>)> {
+    /// Takes the next frames, if `fit` says so.
+    pub(super) fn pop_frames(&mut self, fit: impl Fn(&[u8], Option<u16>) -> bool) -> Option<Datagrams> {
         let (handle, frames) =
             self.frames.pop_front_if(|(_, frames)| fit(&frames.payload, frames.segment))?;
         self.frame_bytes -= frames.payload.len();
-        Some((handle, frames.payload, frames.segment))
+        let Frames { payload, segment, class } = frames;
+        Some(Datagrams { handle, payload, segment, class })
     }
 
     /// Returns, once, that the waiting bytes fell below half of the limit.

@@ -3,18 +3,23 @@
 use std::array;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
+use mesh_packet::ECN;
+use mesh_socket::{Growth, Sizes};
 use mesh_wire::frame::SEALED;
 use mesh_wire::relay_udp::{Control, DATA_HEADER, LONGEST, Offer, TAG, data_header, parse_data, run_len};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::queue::Datagrams;
 use super::way::{Step, Way};
+use crate::udp::with_class;
 
 /// The UDP way of one connection.
 pub(super) struct Udp {
@@ -29,7 +34,10 @@ pub(super) struct Udp {
     /// Datagrams of `stride` bytes, of which `sent` bytes have left.
     out: Vec<u8>,
     stride: usize,
+    /// Their traffic class.
+    class: u8,
     sent: usize,
+    growth: Growth,
     /// Datagrams that the kernel did not take, since somebody asked.
     unsent: u64,
     buffers: Box<[u8]>,
@@ -60,7 +68,9 @@ impl Udp {
             socket: None,
             out: Vec::new(),
             stride: 1,
+            class: 0,
             sent: 0,
+            growth: Growth::new(LEAST),
             unsent: 0,
             buffers: Box::default(),
         }
@@ -97,11 +107,11 @@ impl Udp {
     }
 
     /// Sends frames; to be called after [`Udp::flush`] said that nothing waits.
-    pub(super) fn put(&mut self, handle: u32, payload: &[u8], segment: Option<u16>) {
+    pub(super) fn put(&mut self, Datagrams { handle, payload, segment, class }: &Datagrams) {
         let segment = segment.map_or(payload.len(), usize::from).clamp(1, payload.len().max(1));
         let header = data_header(handle ^ self.up);
         self.out.clear();
-        (self.sent, self.stride) = (0, segment + DATA_HEADER);
+        (self.sent, self.stride, self.class) = (0, segment + DATA_HEADER, *class);
         for frame in payload.chunks(segment) {
             self.out.extend_from_slice(&header);
             self.out.extend_from_slice(frame);
@@ -124,9 +134,12 @@ impl Udp {
             let together = most.clamp(1, SEGMENTS).min((LONGEST_SEND / self.stride).max(1));
             let part = rest.get(..together * self.stride).unwrap_or(rest);
             let segment_size = (part.len() > self.stride).then_some(self.stride);
-            match send(socket, state, (self.relay, part, segment_size)) {
+            match send((socket, state), (self.relay, self.class), part, segment_size) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(()) => self.sent += part.len(),
+                Ok(()) => {
+                    self.growth.went(part.len());
+                    self.sent += part.len();
+                }
                 // Lost, as datagrams are.
                 Err(_) => {
                     self.sent += part.len();
@@ -137,12 +150,13 @@ impl Udp {
         false
     }
 
-    /// Receives one batch: `each` gets handle, run and stride of data. Returns whether there may be more.
+    /// Receives one batch: `each` gets handle, run and stride of data, and whether the network marked it as having met
+    /// congestion. Returns whether there may be more.
     pub(super) fn receive(
         &mut self,
         cx: &mut Context<'_>,
         now: Instant,
-        mut each: impl FnMut(u32, &[u8], usize),
+        mut each: impl FnMut(u32, &[u8], usize, bool),
     ) -> bool {
         let Some((socket, state)) = &self.socket else { return false };
         if socket.poll_recv_ready(cx).is_pending() {
@@ -161,13 +175,14 @@ impl Udp {
         let Ok(count) = received else { return true };
         let mut answers = Vec::new();
         for (meta, buffer) in meta.iter().zip(self.buffers.chunks_exact(BUFFER)).take(count) {
+            self.growth.came(meta.len);
             let mut bytes = buffer.get(..meta.len).unwrap_or_default();
             while !bytes.is_empty() && meta.stride > 0 {
                 let (run, rest) = bytes.split_at(run_len(bytes, meta.stride));
                 bytes = rest;
                 if let Some((masked, _)) = parse_data(run) {
                     self.way.used(now);
-                    each(masked ^ self.down, run, meta.stride);
+                    each(masked ^ self.down, run, meta.stride, meta.ecn == Some(EcnCodepoint::Ce));
                 } else if let Ok((control, covered, tag)) = Control::parse(run)
                     && tag_of(&self.key, covered) == tag
                 {
@@ -181,15 +196,19 @@ impl Udp {
         true
     }
 
-    /// Does what is due.
-    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant) -> Change {
+    /// Does what is due; `trip` is the round trip to the relay.
+    pub(super) fn keep_time(&mut self, cx: &mut Context<'_>, now: Instant, trip: Option<Duration>) -> Change {
         let was_up = self.way.is_up();
+        if let (Some(sizes), Some((socket, _))) = (self.growth.look(now, || trip), &self.socket) {
+            // Less is slower under load and wrong in nothing.
+            let _ = sizes.ask(socket);
+        }
         loop {
             match self.way.step(now) {
                 Step::Wait => return Change::None,
                 Step::Send(control) => {
                     if !was_up {
-                        self.socket = open(self.relay).ok();
+                        self.socket = open(self.relay, self.growth.sizes()).ok();
                         if let Some((socket, _)) = &self.socket {
                             // From now on an answer wakes the task.
                             let _ = socket.poll_recv_ready(cx);
@@ -234,13 +253,12 @@ impl Udp {
     }
 }
 
-fn open(relay: SocketAddr) -> io::Result<(UdpSocket, UdpSocketState)> {
+fn open(relay: SocketAddr, room: Sizes) -> io::Result<(UdpSocket, UdpSocketState)> {
     let any = if relay.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = Socket::new(Domain::for_address(relay), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
     // Less is slower under load and wrong in nothing.
-    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER);
-    let _ = socket.set_send_buffer_size(SOCKET_BUFFER);
+    let _ = room.ask(&socket);
     socket.bind(&SocketAddr::new(any, 0).into())?;
     // From now on the kernel takes datagrams of the relay only.
     socket.connect(&relay.into())?;
@@ -250,12 +268,20 @@ fn open(relay: SocketAddr) -> io::Result<(UdpSocket, UdpSocketState)> {
 }
 
 fn send(
-    socket: &UdpSocket,
-    state: &UdpSocketState,
-    (destination, contents, segment_size): (SocketAddr, &[u8], Option<usize>),
+    (socket, state): (&UdpSocket, &UdpSocketState),
+    (destination, class): (SocketAddr, u8),
+    contents: &[u8],
+    segment_size: Option<usize>,
 ) -> io::Result<()> {
-    let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip: None };
-    socket.try_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit))
+    let ecn = EcnCodepoint::from_bits(class & ECN);
+    let transmit = Transmit { destination, ecn, contents, segment_size, src_ip: None };
+    socket.try_io(Interest::WRITABLE, || {
+        if class & !ECN == 0 {
+            state.try_send(socket.into(), &transmit)
+        } else {
+            with_class(socket.as_raw_fd(), &transmit, class)
+        }
+    })
 }
 
 fn tag_of(key: &hmac::Key, covered: &[u8]) -> [u8; TAG] {
@@ -273,4 +299,5 @@ const BUFFER: usize = 65_535;
 /// What the kernel cuts apart at once.
 const SEGMENTS: usize = 64;
 const LONGEST_SEND: usize = 65_535 - 60 - 8;
-const SOCKET_BUFFER: usize = 1024 * 1024;
+/// Bytes: what a relay's queue of 512 KiB becomes while the kernel counts its overhead.
+const LEAST: Sizes = Sizes { receive: 1024 * 1024, send: 1024 * 1024 };

@@ -11,6 +11,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use mesh_socket::{Lost, Sizes};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::{UdpSocket, enlarge_buffers};
@@ -27,6 +28,8 @@ pub(super) struct Extra {
     next: u64,
     /// Over which socket an address is reached that is not reached over the usual one.
     routes: BTreeMap<SocketAddr, u64>,
+    /// Datagrams that found no room at sockets that carried a path and are closed.
+    lost: u64,
 }
 
 #[derive(Debug)]
@@ -44,6 +47,7 @@ impl Extra {
             numbered: Vec::new(),
             next: 0,
             routes: BTreeMap::new(),
+            lost: 0,
         }
     }
 
@@ -118,15 +122,27 @@ impl Extra {
         }
     }
 
+    /// The sockets that carry paths.
+    pub(super) fn kept(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.sockets.values().filter(|one| one.kept).map(|one| &one.socket)
+    }
+
+    /// How many datagrams found no room at those that did and are closed.
+    pub(super) const fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// Frames go to this address from here on: its socket, if it has one of these, outlives [`Extra::finish`].
-    pub(super) fn keep(&mut self, to: &SocketAddr) -> bool {
+    pub(super) fn keep(&mut self, to: &SocketAddr, sizes: Sizes) -> bool {
         let Some(one) = self.routes.get(to).and_then(|id| self.sockets.get_mut(id)) else { return false };
         if !std::mem::replace(&mut one.kept, true) {
-            enlarge_buffers(&one.socket.socket);
+            enlarge_buffers(&one.socket.socket, sizes);
         }
         let mut kept = self.sockets.iter().filter(|(_, one)| one.kept).map(|(id, _)| *id);
         if let (Some(oldest), true) = (kept.next(), kept.count() >= KEPT) {
-            self.sockets.remove(&oldest);
+            if let Some(one) = self.sockets.remove(&oldest) {
+                self.lost += Lost::of([&one.socket.socket]).datagrams();
+            }
             self.routes.retain(|_, id| *id != oldest);
         }
         true
@@ -136,7 +152,12 @@ impl Extra {
     pub(super) fn finish(&mut self) {
         self.numbered.clear();
         let routes = &mut self.routes;
-        self.sockets.retain(|id, one| one.kept && routes.values().any(|used| used == id));
+        let ended =
+            self.sockets.extract_if(.., |id, one| !one.kept || !routes.values().any(|used| used == id));
+        let kept: Vec<_> = ended.filter(|(_, one)| one.kept).collect();
+        if !kept.is_empty() {
+            self.lost += Lost::of(kept.iter().map(|(_, one)| &one.socket.socket)).datagrams();
+        }
         let sockets = &self.sockets;
         routes.retain(|_, id| sockets.contains_key(id));
     }
@@ -154,6 +175,7 @@ const AT_ONCE: usize = 16;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::udp::LEAST as SIZES;
 
     fn extra() -> Extra {
         Extra::new(Ipv4Addr::LOCALHOST)
@@ -187,7 +209,7 @@ mod tests {
         extra.proved(address(9), id);
         extra.proved(address(8), extra.numbered[1]);
         assert_eq!(extra.reaches(&address(9)).unwrap().local.port(), ports[2]);
-        extra.keep(&address(9));
+        extra.keep(&address(9), SIZES);
         extra.finish();
         assert_eq!(extra.sockets.len(), 1);
         assert_eq!(extra.reaches(&address(9)).unwrap().local.port(), ports[2]);
@@ -195,7 +217,7 @@ mod tests {
         // Another attempt that finds another socket for the same address.
         extra.numbered(0).unwrap();
         extra.proved(address(9), extra.numbered[0]);
-        extra.keep(&address(9));
+        extra.keep(&address(9), SIZES);
         extra.finish();
         assert_eq!(extra.sockets.len(), 1);
         assert_ne!(extra.reaches(&address(9)).unwrap().local.port(), ports[2]);
@@ -207,7 +229,7 @@ mod tests {
         for port in 1..100 {
             extra.numbered(0).unwrap();
             extra.proved(address(port), extra.numbered[0]);
-            extra.keep(&address(port));
+            extra.keep(&address(port), SIZES);
             extra.finish();
             assert!(extra.sockets.len() <= KEPT && extra.routes.len() <= KEPT);
         }

@@ -65,7 +65,7 @@ fn transmit(
 }
 
 /// Sends with a whole traffic class, of which the library sets only the congestion mark.
-pub(super) fn with_class(fd: RawFd, transmit: &Transmit<'_>, class: u8) -> io::Result<()> {
+pub(crate) fn with_class(fd: RawFd, transmit: &Transmit<'_>, class: u8) -> io::Result<()> {
     let segment = transmit.segment_size.map(|size| u16::try_from(size).unwrap_or(u16::MAX));
     let wide = i32::from(class);
     let class = match transmit.destination {

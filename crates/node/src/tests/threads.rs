@@ -4,6 +4,9 @@ use mesh_packet::Offload;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lanes::{Item, Told};
+use crate::node::Slot;
+use crate::window::WINDOW;
 
 /// The first node has as many threads, the second one fewer.
 const THREADS: [u16; 2] = [3, 2];
@@ -281,6 +284,73 @@ fn frame_that_comes_to_the_wrong_thread_is_passed_to_its_owner() {
     crews.settle();
     crews.finish();
     crews.check();
+}
+
+#[test]
+fn worker_knows_for_whom_the_relay_carries() {
+    let mut world = World::made(3, Link::Ip, |world| {
+        world.threads.insert(world.ids[0], 2);
+    });
+    let [a, b, c] = [0, 1, 2].map(|at| world.ids[at]);
+    let mut worker = Worker::new(1420, world.nodes[&a].node.config.numbers.clone());
+    let tell = |world: &mut World, worker: &mut Worker| {
+        let now = world.now();
+        let node = &mut world.nodes.get_mut(&a).unwrap().node;
+        node.share_out(now);
+        std::iter::from_fn(|| node.poll_news(1)).for_each(|news| worker.handle_news(news));
+    };
+    let [to_b, to_c] = [b, c].map(|to| world.packet(a, to, 7));
+    tell(&mut world, &mut worker);
+    assert!(!worker.goes_by_relay(&to_b), "its handshake is to begin");
+    world.send(a, b, 1);
+    assert_eq!(world.got(b).len(), 1);
+    tell(&mut world, &mut worker);
+    assert!(worker.goes_by_relay(&to_b) && !worker.goes_by_relay(&to_c));
+    world.with(a, |node, _, tx| node.close(tx));
+    tell(&mut world, &mut worker);
+    assert!(!worker.goes_by_relay(&to_b), "the session has ended");
+}
+
+#[test]
+fn full_relay_holds_what_it_carries_and_nothing_else() {
+    let ids = [NodeId([1; 32]), NodeId([2; 32])];
+    let addresses = [1, 2].map(|last| Ipv4Addr::new(100, 64, 0, last));
+    let mut routes = Routes::default();
+    for (at, address) in addresses.into_iter().enumerate() {
+        routes.insert(address.into(), 32, Slot(at));
+    }
+    let mut worker = Worker::new(1420, Numbers::default());
+    worker.handle_news(News(Item::Routes(Arc::new(routes), ids.into())));
+    let told = Told { by_relay: true, ..Told::default() };
+    worker.handle_news(News(Item::Way { peer: ids[0], told }));
+    let mut tx = TxQueue::new();
+    let packets = addresses.map(|to| ipv4(Ipv4Addr::LOCALHOST, to, &[0; 1380]));
+    // Passes packets on until a mark follows, and returns that with whether it waits for the relay.
+    let mut fill = |worker: &mut Worker, packet: &[u8]| {
+        for _ in 0..=WINDOW / packet.len() {
+            worker.handle_offloaded(packet, &Offload::NONE, &mut tx);
+        }
+        let marks = std::iter::from_fn(|| worker.poll_out()).filter_map(|out| match out {
+            ToNode::Window(mark) => Some((mark, true)),
+            ToNode::Mark(mark) => Some((mark, false)),
+            ToNode::Packet { .. }
+            | ToNode::Frame { .. }
+            | ToNode::Control { .. }
+            | ToNode::Want(_)
+            | ToNode::Report(_) => None,
+        });
+        marks.collect::<Vec<_>>()
+    };
+    let [window] = fill(&mut worker, &packets[0])[..] else { panic!("one mark") };
+    assert!(window.1 && worker.holds_for_relay() && !worker.holds_packets());
+    assert!(worker.goes_by_relay(&packets[0]) && !worker.goes_by_relay(&packets[1]));
+    // What the node sends another way is bounded by itself.
+    let [mark] = fill(&mut worker, &packets[1])[..] else { panic!("one mark") };
+    assert!(!mark.1 && worker.holds_packets());
+    worker.handle_mark(mark.0);
+    assert!(!worker.holds_packets() && worker.holds_for_relay(), "the relay has no room yet");
+    worker.handle_mark(window.0);
+    assert!(!worker.holds_for_relay());
 }
 
 proptest! {

@@ -47,12 +47,24 @@ fn frames_for_another_way_keep_their_place() {
     }
     let short = |payload: &[u8], _: Option<u16>| payload.len() < 1000;
     assert_eq!(queue.pop_message(short), None, "the first is kept");
-    let (handle, payload, segment) = queue.pop_frames(short).unwrap();
-    assert_eq!((handle, payload.len(), segment), (1, 10, None));
+    let first = queue.pop_frames(short).unwrap();
+    assert_eq!((first.handle, first.payload.len(), first.segment, first.class), (1, 10, None, 0));
     assert_eq!(queue.pop_frames(short), None, "a long one is in front");
     assert!(queue.pop_message(short).is_some_and(|message| message.len() > 2000));
-    assert_eq!(queue.pop_frames(short).unwrap().1.len(), 20);
+    assert_eq!(queue.pop_frames(short).unwrap().payload.len(), 20);
     assert_eq!(queue.queued_bytes(), 0);
+}
+
+#[test]
+fn frames_keep_their_traffic_class_while_they_wait_for_a_handle() {
+    let mut queue = up();
+    queue.bind(A).unwrap();
+    queue.send_as(A, frames(10), None, 0xb9).unwrap();
+    bound(&mut queue, A, 1);
+    queue.send_as(A, frames(20), Some(7), 3).unwrap();
+    let classes: Vec<u8> =
+        std::iter::from_fn(|| queue.pop_frames(|_, _| true)).map(|frames| frames.class).collect();
+    assert_eq!(classes, [0xb9, 3]);
 }
 
 #[test]
