@@ -13,6 +13,7 @@ mod connections;
 mod handle;
 mod machines;
 mod network;
+mod peers;
 mod pending;
 mod proof;
 mod relays;
@@ -34,7 +35,7 @@ use mesh_session::handshake::Local;
 use mesh_session::{AeadProvider, PqProvider};
 use mesh_wire::NodeId;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -42,7 +43,7 @@ pub use self::handle::Handle;
 use self::running::{RunEvent, Running};
 use crate::config::Config;
 use crate::coordinator::Coordinator;
-use crate::engine::{Inbox, unix_now};
+use crate::engine::{Command, EngineSnapshot, Inbox, unix_now};
 use crate::one_line;
 use crate::state::{Membership, StateDir};
 use crate::status::{self, View};
@@ -51,6 +52,8 @@ use crate::status::{self, View};
 const REQUESTS: usize = 32;
 /// Events that a slow listener may fall behind.
 const EVENTS: usize = 256;
+/// The engine shows itself within this, or is stuck.
+const SNAPSHOT: Duration = Duration::from_secs(2);
 /// From one start to the next attempt, where it failed.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -76,6 +79,8 @@ pub(crate) struct Shared {
     software: Mutex<BTreeMap<String, String>>,
     inbox: Mutex<Option<Arc<Inbox>>>,
     events: broadcast::Sender<Event>,
+    /// The peers that listeners are to hear of.
+    changed: peers::Changed,
 }
 
 /// What a node computes with, and when it replaces its keys.
@@ -167,6 +172,7 @@ impl Supervisor {
             software: Mutex::default(),
             inbox: Mutex::default(),
             events: broadcast::channel(EVENTS).0,
+            changed: peers::Changed::default(),
         });
         let (sender, requests) = mpsc::channel(REQUESTS);
         let mut supervisor = Self {
@@ -190,6 +196,7 @@ impl Supervisor {
         if self.membership.as_ref().is_some_and(|membership| membership.up) {
             self.start_by_itself().await;
         }
+        let _peers = AbortOnDropHandle::new(tokio::spawn(peers::tell(Arc::clone(&self.shared))));
         loop {
             let retry_at = self.retry.as_ref().map(|retry| retry.at);
             tokio::select! {
@@ -444,6 +451,14 @@ impl Shared {
 
     pub(crate) fn inbox(&self) -> Option<Arc<Inbox>> {
         lock(&self.inbox).clone()
+    }
+
+    /// What the engine says of itself; none while there is none, or when it is stuck.
+    pub(crate) async fn snapshot(&self) -> Option<EngineSnapshot> {
+        let inbox = self.inbox()?;
+        let (reply, answer) = oneshot::channel();
+        inbox.command(Command::Snapshot(reply));
+        timeout(SNAPSHOT, answer).await.ok()?.ok()
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Event> {

@@ -4,6 +4,8 @@
 //!   test panics. What a killed run left behind is swept, by the process id in the names, when the next one starts.
 //! - [`Host`] is one namespace: it runs commands and holds addresses. [`Switch`] is a bridge that joins hosts.
 //! - [`Site`] is a private network behind a router, or routers, that translate addresses as its [`NatKind`] says.
+//! - [`DhcpServer`] and [`DhcpClient`] give and take addresses behind a router.
+//! - [`Rough`] makes the way through a router a bad one: late, lossy, out of order.
 //! - [`Delay`] makes the way to a TCP service longer.
 //! - [`Process`] is a program in the background, killed by its id when the value is dropped.
 //! - [`Relay`] and [`Daemon`] are the programs under test, with their configuration and state in the scratch directory.
@@ -37,7 +39,10 @@ pub use mesh::{
     drops, session_with, udp_address, udp_settings,
 };
 pub use namespace::Lab;
-pub use nat::{Dependence, NatKind, Ports, Refusal, Router, Site, TCP_LIFETIME, Translation};
+pub use nat::{
+    Dependence, DhcpClient, DhcpServer, NatKind, Ports, Refusal, Rough, Router, Site, TCP_LIFETIME,
+    Translation,
+};
 pub use process::Process;
 pub use scenario::scenario;
 pub use switch::{Switch, Underlay};

@@ -4,7 +4,9 @@
 //! wanted kind exactly, it does it; all other kinds are made by a [`Translation`], packet by packet, on a thread of
 //! this process. An application can tell the kinds apart by their behaviour only, which `tests/netns/nat.rs` measures.
 
+mod dhcp;
 mod engine;
+mod link;
 mod packet;
 mod router;
 mod translator;
@@ -18,6 +20,8 @@ use anyhow::{Context, Result, bail};
 use crate::host::Host;
 use crate::switch::{Switch, Underlay};
 
+pub use dhcp::{DhcpClient, DhcpServer};
+pub use link::Rough;
 pub use router::Router;
 pub use translator::{Dependence, Ports, Refusal, TCP_LIFETIME, Translation};
 
@@ -182,6 +186,18 @@ impl<'lab> Switch<'lab> {
         let router = Router::new(self.lab(), &format!("nat-{name}"), Uplink::Public(self), translation)?;
         Ok(Site { switch: self, kind, routers: vec![router], next: Cell::new(FIRST_HOST) })
     }
+
+    /// Makes a place behind a router that translates in any way, which is itself behind one of a kind that Linux makes.
+    ///
+    /// # Errors
+    /// The kernel does not translate as that kind says, or a router could not be set up.
+    pub fn site_behind(&self, name: &str, kind: NatKind, inner: Translation) -> Result<Site<'lab, '_>> {
+        let rules = kind.rules().context("Linux makes no router of this kind")?;
+        let name = format!("nat-{name}");
+        let outer = Router::linux(self.lab(), &name, Uplink::Public(self), rules)?;
+        let inner = Router::new(self.lab(), &format!("{name}-inner"), Uplink::Behind(&outer), inner)?;
+        Ok(Site { switch: self, kind, routers: vec![outer, inner], next: Cell::new(FIRST_HOST) })
+    }
 }
 
 impl Site<'_, '_> {
@@ -221,6 +237,23 @@ impl Site<'_, '_> {
     pub fn readdress(&self, host: &Host) -> Result<Ipv4Addr> {
         let router = self.routers.last().context("a router gives out addresses")?;
         router.readdress(host, "eth0", self.number()?)
+    }
+
+    /// Makes the way through its innermost router a bad one from here on, both ways.
+    ///
+    /// # Errors
+    /// There is none, or its kernel translates.
+    pub fn roughen(&self, rough: Rough) -> Result<()> {
+        self.routers.last().context("there is no router")?.roughen(rough)
+    }
+
+    /// Starts a DHCP server on the inside of its innermost router.
+    ///
+    /// # Errors
+    /// There is no router, or the server did not start.
+    pub fn dhcp(&self) -> Result<DhcpServer> {
+        let router = self.routers.last().context("a router gives out addresses")?;
+        DhcpServer::start(self.switch.lab(), router)
     }
 
     /// Lets no datagram through its outermost router any more, silently; TCP passes.

@@ -38,6 +38,8 @@ pub(crate) const SCENARIOS: &[Need] = &[
     ("sha256sum", "coreutils"),
     ("chown", "coreutils"),
     ("miniupnpd", "miniupnpd-nftables"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("busybox", "busybox"),
 ];
 
 /// What builds the packages and makes the clean system.

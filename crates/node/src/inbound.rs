@@ -228,6 +228,7 @@ impl Node {
                 self.send_control_under(now.instant, slot, index, &Control::Pong(id), tx);
             }
             Ok(Control::Pong(id)) => {
+                self.hold_answered(now, slot, id, tx);
                 let peer = &mut self.peers[slot.0];
                 if let Some(sent) = peer.ponged(id) {
                     let rtt = now.instant.duration_since(sent);

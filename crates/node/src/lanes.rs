@@ -266,9 +266,10 @@ impl Node {
         let live = &peer.sessions[self.data_session(now, slot)?];
         let way = self.way(now, slot);
         // What waits goes first; and only one path is sent over from several threads.
+        let waits = !peer.queue.is_empty() || peer.held.is_some();
         // A path with a limit is the node's alone.
         let limited = self.clamp(slot).is_some();
-        if limited || live.lanes.is_empty() || !peer.queue.is_empty() || way.also.is_some() {
+        if limited || live.lanes.is_empty() || waits || way.also.is_some() {
             return None;
         }
         let to = direct(way.path).filter(|to| peer.alone != Some(*to))?;

@@ -24,6 +24,7 @@ mod counters;
 mod early;
 mod echo;
 mod handshaker;
+mod hold;
 mod inbound;
 mod index;
 mod lanes;

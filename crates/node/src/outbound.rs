@@ -80,7 +80,7 @@ impl Node {
         }
     }
 
-    /// Seals a packet for a peer, or queues it and dials.
+    /// Seals a packet for a peer, or has it wait for others, or for a session.
     pub(crate) fn send_packet(
         &mut self,
         now: Now,
@@ -89,6 +89,9 @@ impl Node {
         offload: &Offload,
         tx: &mut TxQueue,
     ) {
+        if self.hold_back(now, slot, (packet, offload), tx) {
+            return;
+        }
         let Some(at) = self.data_session(now.instant, slot) else {
             return self.queue_packet(now, slot, packet, offload);
         };
@@ -104,6 +107,9 @@ impl Node {
             }
         };
         let peer = &mut self.peers[slot.0];
+        if matches!(way.path, Path::Relay(_)) {
+            peer.relayed = Some(now.instant);
+        }
         peer.traffic.tx_packets += sealed.frames;
         peer.traffic.tx_bytes += u64::try_from(packet.len()).unwrap_or(0);
         let limit = usize::from(self.peers[slot.0].paths.limit());

@@ -11,6 +11,7 @@ use mesh_wire::NodeId;
 use crate::agent::Agent;
 use crate::bucket::Bucket;
 use crate::contact::MIX_PATIENCE;
+use crate::hold::Held;
 use crate::index::Number;
 use crate::lanes::Told;
 use crate::path::Path;
@@ -53,6 +54,10 @@ pub(crate) struct Peer {
     pub(crate) lead: Option<Lead>,
     pub(crate) follow: Option<Follow>,
     pub(crate) queue: Queue,
+    /// Packets that wait for those which are on their way over the relay.
+    pub(crate) held: Option<Held>,
+    /// When the last packet took the relay.
+    pub(crate) relayed: Option<Instant>,
     /// The deadline this peer stands under in the node's table.
     pub(crate) armed: Option<Instant>,
     /// Since when we have sent and heard nothing.
@@ -162,6 +167,8 @@ impl Peer {
             lead: None,
             follow: None,
             queue: Queue::default(),
+            held: None,
+            relayed: None,
             armed: None,
             unanswered_since: None,
             silent_since: None,

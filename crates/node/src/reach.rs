@@ -258,7 +258,10 @@ impl Node {
                     }
                     tx.end(path);
                 }
-                Step::Moved => self.moved(slot),
+                Step::Moved => {
+                    self.moved(slot);
+                    self.begin_hold(now, slot, tx);
+                }
                 Step::Sized => self.event(NodeEvent::PathSize { peer: self.peers[slot.0].id }),
             }
         }

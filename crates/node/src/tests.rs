@@ -19,6 +19,7 @@ use crate::*;
 mod beyond;
 mod crossing;
 mod direct;
+mod order;
 mod relays;
 mod threads;
 
@@ -49,6 +50,9 @@ struct World {
     direct: bool,
     /// Longer datagrams are lost over UDP.
     udp_limit: usize,
+    /// What a datagram takes over the relay, and those under way, by when they arrive and in which order they left.
+    relay_delay: Duration,
+    on_relay: BTreeMap<(Instant, usize), (NodeId, Path, Transmit)>,
     /// Nodes that the carrier does not reach.
     cut: BTreeSet<NodeId>,
     delivered: BTreeMap<NodeId, Vec<Vec<u8>>>,
@@ -111,6 +115,8 @@ impl World {
             relay: true,
             direct: false,
             udp_limit: usize::MAX,
+            relay_delay: Duration::ZERO,
+            on_relay: BTreeMap::new(),
             cut: BTreeSet::new(),
             delivered: BTreeMap::new(),
             events: BTreeMap::new(),
@@ -213,6 +219,11 @@ impl World {
                 if self.cut.contains(&from) || self.cut.contains(&to) {
                     continue;
                 }
+                if matches!(path, Path::Relay(_)) && !self.relay_delay.is_zero() {
+                    let place = (self.now + self.relay_delay, self.datagrams);
+                    self.on_relay.insert(place, (to, path, transmit));
+                    continue;
+                }
                 let answer = self.hand_over(to, path, &mut transmit);
                 waiting.insert(0, (to, answer));
             }
@@ -273,10 +284,17 @@ impl World {
     /// Lets time pass, timer by timer.
     fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
-        while let Some(at) =
-            self.nodes.values().filter_map(Together::poll_timeout).min().filter(|at| *at <= end)
-        {
+        loop {
+            let arrives = self.on_relay.keys().next().map(|(at, _)| *at);
+            let timers = self.nodes.values().filter_map(Together::poll_timeout);
+            let Some(at) = timers.chain(arrives).min().filter(|at| *at <= end) else { break };
             self.now = self.now.max(at);
+            while self.on_relay.keys().next().is_some_and(|(at, _)| *at <= self.now)
+                && let Some((_, (to, path, mut transmit))) = self.on_relay.pop_first()
+            {
+                let answer = self.hand_over(to, path, &mut transmit);
+                self.carry(to, answer);
+            }
             for id in self.ids.clone() {
                 if self.nodes[&id].poll_timeout().is_some_and(|at| at <= self.now) {
                     let (now, mut tx) = (self.now(), TxQueue::new());

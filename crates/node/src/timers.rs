@@ -72,6 +72,7 @@ impl Node {
             }
         }
         self.retry_rekey(now, slot, tx);
+        self.hold_timeout(now, slot, tx);
         self.paths_timeout(now, slot, tx);
         self.dial_for_queue(instant, slot);
         self.unsettle(slot);
@@ -125,6 +126,7 @@ impl Node {
             peer.probe.map(|probe| probe.next),
             peer.lead.as_ref().map(|lead| lead.retry_at),
             peer.paths.due(),
+            peer.held.as_ref().map(|held| held.until),
             sessions.min(),
         ];
         if let Some(at) = next.into_iter().flatten().min() {

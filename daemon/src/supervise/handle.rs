@@ -17,12 +17,9 @@ use tokio::time::timeout;
 
 use super::{Request, Shared};
 use crate::api::Backend;
-use crate::engine::{Command, EngineSnapshot};
+use crate::engine::Command;
 use crate::state::Membership;
 use crate::{netcheck, status};
-
-/// The engine shows itself within this, or is stuck.
-const SNAPSHOT: Duration = Duration::from_secs(2);
 
 /// The API's hold on the daemon.
 #[derive(Debug)]
@@ -46,13 +43,6 @@ impl Handle {
         let stopping = || ApiError::new(ErrorCode::Down, "meshd is stopping");
         self.requests.send(request(reply)).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
-    }
-
-    async fn snapshot(&self) -> Option<EngineSnapshot> {
-        let inbox = self.shared.inbox()?;
-        let (reply, answer) = oneshot::channel();
-        inbox.command(Command::Snapshot(reply));
-        timeout(SNAPSHOT, answer).await.ok()?.ok()
     }
 
     fn membership(&self) -> Result<Membership, ApiError> {
@@ -86,7 +76,7 @@ impl Backend for Handle {
     }
 
     async fn status(&self) -> Result<Status, ApiError> {
-        let snapshot = self.snapshot().await;
+        let snapshot = self.shared.snapshot().await;
         let view = self.shared.view().clone();
         let mut status = status::status(&self.shared.config, self.shared.own, &view, snapshot.as_ref());
         for peer in &mut status.peers {

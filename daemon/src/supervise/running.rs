@@ -366,6 +366,7 @@ impl Running {
                 return After::Nothing;
             }
             NodeEvent::Established { peer } => {
+                shared.changed.put(*peer);
                 tracing::info!(peer = %self.name(*peer), "session established");
                 if !self.passed.ever() {
                     self.prove(*peer);
@@ -383,6 +384,7 @@ impl Running {
                 return After::Nothing;
             }
             NodeEvent::Path { peer, from, path, reason } => {
+                shared.changed.put(*peer);
                 let peer = self.name(*peer);
                 let change = path_change((*from, *path), *reason);
                 let (path, reason) = (change.to, change.reason);
@@ -416,10 +418,12 @@ impl Running {
             }
             NodeEvent::Idle { peer } => {
                 self.connections.idle(*peer);
+                shared.changed.put(*peer);
                 tracing::debug!(peer = %self.name(*peer), "session ended for want of traffic");
             }
             NodeEvent::Lost { peer } => {
                 self.connections.lost(*peer);
+                shared.changed.put(*peer);
                 tracing::info!(peer = %self.name(*peer), "session lost");
                 shared.notice(NoticeLevel::Info, None, format!("session with {} lost", self.name(*peer)));
             }

@@ -1,4 +1,4 @@
-//! The thread that moves packets between the interface of a router and its translator.
+//! The thread that moves packets between the interface of a router, its translator, and a link that may be a bad one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tun::Device;
 
+use super::link::{Link, Rough};
 use super::translator::{Refusal, Translation, Translator};
 use crate::host::Host;
 
@@ -30,6 +31,7 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     translator: Translator,
+    link: Link,
     refused: BTreeMap<Refusal, u64>,
 }
 
@@ -53,7 +55,8 @@ impl Engine {
         // Any number does; the time makes runs differ.
         let seed = std::time::UNIX_EPOCH.elapsed()?.subsec_nanos();
         let translator = Translator::new(inside, external, translation, seed.into());
-        let state = Mutex::new(State { translator, refused: BTreeMap::new() });
+        let link = Link::new(seed.into());
+        let state = Mutex::new(State { translator, link, refused: BTreeMap::new() });
         let shared = Arc::new(Shared { stop: AtomicBool::new(false), state });
         let thread = thread::Builder::new().name("translator".into()).spawn({
             let shared = Arc::clone(&shared);
@@ -64,6 +67,10 @@ impl Engine {
 
     pub(super) fn forget(&self) {
         self.shared.with(|state| state.translator.forget());
+    }
+
+    pub(super) fn roughen(&self, rough: Rough) {
+        self.shared.with(|state| state.link.set(rough));
     }
 
     pub(super) fn lets_in(&self, far: Ipv4Addr) -> bool {
@@ -89,27 +96,29 @@ impl Shared {
     fn run(&self, device: &Device) {
         let mut buffer = vec![0; LARGEST_PACKET];
         while !self.stop.load(Ordering::Relaxed) {
-            match device.recv_timeout(&mut buffer, PATIENCE) {
-                Ok(length) => self.pass(device, &mut buffer[..length]),
+            let due = self.with(|state| state.link.due());
+            let patience = due.map_or(PATIENCE, |due| due.saturating_duration_since(Instant::now()));
+            match device.recv_timeout(&mut buffer, patience.min(PATIENCE)) {
+                Ok(length) => self.take(&mut buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
                 // The namespace is gone, and the interface with it.
                 Err(_) => return,
             }
+            while let Some(packet) = self.with(|state| state.link.arrived(Instant::now())) {
+                // What the kernel refuses is lost, as on any wire.
+                let _ = device.send(&packet);
+            }
         }
     }
 
-    fn pass(&self, device: &Device, packet: &mut [u8]) {
-        let passes = self.with(|state| match state.translator.translate(packet, Instant::now()) {
-            Ok(()) => true,
-            Err(refusal) => {
-                *state.refused.entry(refusal).or_default() += 1;
-                false
+    fn take(&self, packet: &mut [u8]) {
+        self.with(|state| {
+            let now = Instant::now();
+            match state.translator.translate(packet, now) {
+                Ok(()) => state.link.take(now, packet),
+                Err(refusal) => *state.refused.entry(refusal).or_default() += 1,
             }
         });
-        if passes {
-            // What the kernel refuses is lost, as on any wire.
-            let _ = device.send(packet);
-        }
     }
 
     fn with<T>(&self, body: impl FnOnce(&mut State) -> T) -> T {

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, bail};
 
 use super::engine::Engine;
+use super::link::Rough;
 use super::translator::{Refusal, Translation};
 use crate::host::Host;
 use crate::mesh::Relay;
@@ -83,6 +84,16 @@ impl Router {
         Ok(engine.lets_in(far))
     }
 
+    /// Makes the way through it a bad one from here on, both ways.
+    ///
+    /// # Errors
+    /// The kernel forwards here, which delays nothing.
+    pub fn roughen(&self, rough: Rough) -> Result<()> {
+        let engine = self.engine.as_ref().context("the kernel forwards here and delays nothing")?;
+        engine.roughen(rough);
+        Ok(())
+    }
+
     /// Forgets every mapping.
     pub(super) fn reboot(&self) -> Result<()> {
         let Some(engine) = &self.engine else {
@@ -147,7 +158,8 @@ impl Router {
         Ok(address)
     }
 
-    fn address(&self, number: u8) -> Ipv4Addr {
+    /// An address on the inside.
+    pub(super) fn address(&self, number: u8) -> Ipv4Addr {
         let [a, b, c] = self.inside;
         Ipv4Addr::new(a, b, c, number)
     }
@@ -173,7 +185,7 @@ impl Router {
             "table ip divert {{
                 chain prerouting {{
                     type filter hook prerouting priority mangle;
-                    iifname {{ \"wan\", \"lan\" }} ip daddr != {inside}/24 meta mark set 1
+                    iifname {{ \"wan\", \"lan\" }} ip daddr != {{ {inside}/24, 255.255.255.255 }} meta mark set 1
                 }}
             }}\n"
         )

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use lab::{Host, Lab, NatKind, Pair, Refusal, Site, Switch, Translation, Underlay, scenario};
-use nix::sys::signal::Signal;
+use lab::{Host, Lab, NatKind, Pair, Refusal, Rough, Site, Switch, Translation, Underlay, scenario};
 use serde_json::Value;
 
 const PROBE: &str = env!("CARGO_BIN_EXE_mesh-lab-probe");
@@ -110,6 +109,37 @@ fn behind_two_routers_that_let_strangers_take_a_port() {
     });
 }
 
+/// One end is further from the relay than from the other end, whose packets so come before it has heard of it: those that go
+/// all the way would take the port at its router. That the first ones do not is all that makes a path possible.
+#[test]
+fn end_that_hears_late_of_the_other_keeps_its_port() {
+    scenario("end_that_hears_late_of_the_other_keeps_its_port", |lab| {
+        let public = lab.public(Underlay::V4)?;
+        public.lengthen()?;
+        let inner = NatKind::FullCone.translation().context("a translation makes it")?;
+        let near = public.site("near", NatKind::LinuxPortRestricted)?;
+        let far = public.site_behind("far", NatKind::LinuxAccepting, inner)?;
+        far.roughen(Rough { delay: HEARS_LATE, ..Rough::default() })?;
+        let hosts = [near.host("laptop")?, far.host("pi")?];
+        let mut pair = Pair::new(lab, &public, [&hosts[0], &hosts[1]])?;
+        // On a loaded machine the far end may be late by more than its peer waits.
+        let mut contacts = Vec::new();
+        for _ in 0..3 {
+            pair.forget()?;
+            let contact = pair.contact(Duration::from_secs(5))?;
+            println!("{contact:?}");
+            contacts.push(contact);
+            if contact.direct.is_some() {
+                pair.relay.kill()?;
+                pair.every_ping("0.05", 20)?;
+                ensure!(pair.paths()? == ["direct", "direct"], "{:?}", pair.paths()?);
+                return Ok(());
+            }
+        }
+        anyhow::bail!("no direct path: {contacts:?}")
+    });
+}
+
 #[test]
 fn ipv6_alone_and_ipv6_beside_a_dead_ipv4() {
     direct("ipv6_alone_and_ipv6_beside_a_dead_ipv4", NatKind::Ipv6Only, NatKind::DeadIpv4);
@@ -136,39 +166,6 @@ fn two_symmetric_routers_stay_on_the_relay() {
             let knocks = router.refused(Refusal::Filtered)? + router.refused(Refusal::Unmapped)?;
             assert!(knocks > 0, "nobody tried");
         }
-        Ok(())
-    });
-}
-
-#[test]
-fn nothing_is_lost_when_a_path_is_found() {
-    scenario("nothing_is_lost_when_a_path_is_found", |lab| {
-        let public = lab.public(Underlay::Both)?;
-        let kind = NatKind::PortRestricted;
-        let sites = [public.site("one", kind)?, public.site("two", kind)?];
-        for site in &sites {
-            site.block_udp()?;
-        }
-        let pair = pair_at(lab, &public, &sites)?;
-        pair.every_ping("0.05", 10)?;
-        let mut pings = pair.pings("0.01")?;
-        pings.wait_for_log("icmp_seq=50 ", Duration::from_secs(5))?;
-        assert_eq!(pair.paths()?, ["relay", "relay"]);
-        for site in &sites {
-            site.unblock_udp()?;
-        }
-        pair.wait_for_path("direct", Duration::from_secs(30))?;
-        let log = pings.log()?;
-        let seen = log.lines().count();
-        pings.wait_for_log(&format!("icmp_seq={} ", seen + 100), Duration::from_secs(10))?;
-        pings.signal(Signal::SIGINT)?;
-        let log = pings.wait_ok(Duration::from_secs(5))?;
-        let last = log.lines().last().unwrap_or_default().to_owned();
-        let summary = log.lines().find(|line| line.contains("packets transmitted")).context(last)?;
-        // The last one may be under way when the program is told to end.
-        let figures: Vec<u64> =
-            summary.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
-        assert!(figures[0] - figures[1] <= 1 && !summary.contains("duplicates"), "{summary}");
         Ok(())
     });
 }
@@ -279,3 +276,6 @@ pub(crate) fn pair_at(lab: &Lab, public: &Switch<'_>, sites: &[Site<'_, '_>; 2])
     let hosts = [sites[0].host("laptop")?, sites[1].host("pi")?];
     Pair::new(lab, public, [&hosts[0], &hosts[1]])
 }
+
+/// One way between the far end and everything else; three of them have to fit into the 120 ms that a peer waits.
+const HEARS_LATE: Duration = Duration::from_millis(25);

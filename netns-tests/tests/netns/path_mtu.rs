@@ -63,30 +63,6 @@ fn shorter_way_in_the_middle_of_a_transfer() {
     });
 }
 
-#[test]
-fn way_that_carries_short_packets_only_is_left_and_says_so() {
-    scenario("way_that_carries_short_packets_only_is_left_and_says_so", |lab| {
-        let public = lab.public(Underlay::V4)?;
-        let pair = pair_on(lab, &public, Underlay::V4)?;
-        pair.meet(LIMIT)?;
-        let [laptop, pi] = &pair.nodes;
-        let address = pi.ipv4()?;
-        let _long =
-            laptop.host().run("ping").args(["-n", "-i", "0.05", "-s", "1300", &address]).spawn("long")?;
-        let _short = laptop.host().run("ping").args(["-n", "-i", "0.05", &address]).spawn("short")?;
-        pair.every_ping("0.05", 20)?;
-        public.limit_udp(1000)?;
-        pair.wait_for_path("relay", Duration::from_secs(4))?;
-        let status = laptop.status()?;
-        let change = &status.peer(pi.name())?["last_path_change"];
-        ensure!(change["from"] == "direct" && change["to"] == "relay", "{change}");
-        ensure!(change["reason"] == "short_only", "{change}");
-        let why = laptop.ctl(&["why", pi.name()])?.stdout;
-        ensure!(why.contains("the direct path carried short frames only"), "{why}");
-        Ok(())
-    });
-}
-
 /// A pair whose way carries packets of so many bytes: the path is direct and carries everything.
 fn small(name: &str, underlay: Underlay, mtu: u16) {
     scenario(name, |lab| {

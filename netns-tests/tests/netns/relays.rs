@@ -209,6 +209,73 @@ fn nearest_relay_is_home_and_nodes_with_different_homes_meet() {
     });
 }
 
+/// Frames to a node go to its home. When that freezes, both sides find another way, whichever of the homes it is.
+#[test]
+fn frozen_home_of_one_of_two_costs_little_over_a_second() {
+    for frozen in [0, 1] {
+        let name = if frozen == 0 {
+            "relays_frozen_home_of_the_sender"
+        } else {
+            "relays_frozen_home_of_the_receiver"
+        };
+        scenario(name, |lab| {
+            let mut world = World::new(lab, 2)?;
+            let urls = world.urls();
+            world.node("anna", &urls)?;
+            // From where bert is, the first relay is far away.
+            let host = world.switch.host("bert")?;
+            let first = world.relays[0].host().address();
+            let _far = Delay::start(&host, first, Relay::PORT, FAR)?;
+            let far = world.relays[0].url().replace(&first.to_string(), "127.0.0.1");
+            world.node_at("bert", &host, &[far, urls[1].clone()])?;
+            world.wait_for(0, 0, 1)?;
+            world.wait_for_home(1, 1)?;
+            for (from, to) in [(0, 1), (1, 0)] {
+                world.nodes[from].ping_address(&world.nodes[to].ipv4()?)?;
+                let homes = |status: &lab::Status| {
+                    let peer = &status.0["peers"][0];
+                    peer["home_relays"].as_array().is_some_and(|homes| homes.len() == 2)
+                };
+                world.nodes[from].wait_for_status("the homes of the peer", LIMIT, homes)?;
+            }
+            let mut relay = world.relays.swap_remove(frozen);
+            let silence = world.silence("pings", || relay.process()?.signal(Signal::SIGSTOP))?;
+            println!("{name}: longest silence {silence:?}");
+            ensure!(silence < SOON, "nothing for {silence:?}");
+            let thawed = world.silence("pings-thawed", || relay.process()?.signal(Signal::SIGCONT))?;
+            ensure!(thawed <= Duration::from_millis(200), "nothing for {thawed:?} when the relay went on");
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn third_relay_carries_the_network_when_two_are_lost_in_turn() {
+    scenario("relays_three", |lab| {
+        let mut world = World::new(lab, 3)?;
+        let urls = world.urls();
+        world.node("anna", &urls)?;
+        world.node("bert", &urls)?;
+        for (lost, freeze) in [(0, false), (1, true)] {
+            for node in 0..2 {
+                world.wait_for(node, lost, lost + 1)?;
+            }
+            let mut relay = std::mem::take(&mut world.relays);
+            let silence = world.silence(&format!("pings-{lost}"), || {
+                let relay = &mut relay[lost];
+                if freeze { relay.process()?.signal(Signal::SIGSTOP) } else { relay.kill() }
+            })?;
+            world.relays = relay;
+            println!("relays_three: longest silence {silence:?} at the loss of relay {lost}");
+            ensure!(silence < SOON, "nothing for {silence:?} at the loss of relay {lost}");
+        }
+        for node in 0..2 {
+            world.wait_for_home(node, 2)?;
+        }
+        world.nodes[1].ping_address(&world.nodes[0].ipv4()?)
+    });
+}
+
 #[test]
 fn announced_relay_is_learnt_and_carries_the_network_alone() {
     scenario("relays_announced", |lab| {

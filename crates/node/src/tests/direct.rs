@@ -5,7 +5,7 @@ use mesh_wire::control::{Candidate, CandidateKind, Candidates, Mapping};
 use super::*;
 
 /// Two nodes that look for paths and know their own addresses.
-fn world(mixes: bool) -> World {
+pub(super) fn world(mixes: bool) -> World {
     let mut world = World::made(2, Link::Ip, |world| (world.direct, world.mixes) = (true, mixes));
     for id in world.ids.clone() {
         let list = vec![Candidate { kind: CandidateKind::Host, address: world.udp_address(id) }];

@@ -40,7 +40,7 @@ impl Running {
     fn relay_event(&mut self, shared: &Shared, pin: Pin, event: RelayEvent) -> After {
         let before = self.relays.is_connected();
         match event {
-            RelayEvent::Peer { node, present } => self.peer_event(node, present),
+            RelayEvent::Peer { node, present } => self.peer_event(shared, node, present),
             RelayEvent::Roster { version, blob } => return self.roster_event(version, &blob),
             RelayEvent::Notice(text) => {
                 let text: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
@@ -75,11 +75,13 @@ impl Running {
         After::Show
     }
 
-    fn peer_event(&mut self, node: NodeId, present: bool) {
+    fn peer_event(&mut self, shared: &Shared, node: NodeId, present: bool) {
         if self.membership.roster.leaf(&node).is_none() {
             return;
         }
-        self.present.insert(node, present);
+        if self.present.insert(node, present) != Some(present) {
+            shared.changed.put(node);
+        }
         if present && !self.passed.ever() && self.proof.came(node) {
             self.prove(node);
         }

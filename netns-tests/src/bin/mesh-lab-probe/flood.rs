@@ -144,7 +144,7 @@ fn hellos(recording: &Recording) -> Result<Vec<Vec<Vec<u8>>>> {
 }
 
 /// The headers of IPv4 and UDP. The kernel fills in length, id and checksum of the first; that of UDP may be left out.
-fn header(from: SocketAddrV4, to: SocketAddrV4, payload: usize) -> Result<[u8; HEAD]> {
+pub(crate) fn header(from: SocketAddrV4, to: SocketAddrV4, payload: usize) -> Result<[u8; HEAD]> {
     let mut head = [0; HEAD];
     (head[0], head[6], head[8], head[9]) = (0x45, 0x40, 64, 17);
     head[2..4].copy_from_slice(&u16::try_from(HEAD + payload)?.to_be_bytes());

@@ -11,6 +11,7 @@ mod lan;
 mod pattern;
 mod stranger;
 mod stream;
+mod stun;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -127,6 +128,32 @@ enum Command {
         #[arg(long)]
         rate: Option<u64>,
     },
+    /// Answer STUN with the same address always, whoever asks.
+    StunServe {
+        #[arg(long)]
+        bind: SocketAddr,
+        /// The address that the answers name.
+        #[arg(long)]
+        say: SocketAddr,
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
+    /// Send answers of STUN that nobody asked for, in the name of a server.
+    StunForge {
+        #[arg(long)]
+        to: SocketAddr,
+        /// The server.
+        #[arg(long)]
+        from: SocketAddr,
+        /// The address that the answers name.
+        #[arg(long)]
+        say: SocketAddr,
+        /// Datagrams per second.
+        #[arg(long, default_value_t = 2000)]
+        rate: u64,
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+    },
     /// Send captured parts of HELLOs again, from many addresses that are not ours.
     Flood {
         #[arg(long)]
@@ -166,6 +193,8 @@ fn main() -> Result<()> {
         Command::JunkTcp { to, count } => junk::tcp(to, count)?,
         Command::Stranger { to, count, seed } => stranger::run(to, count, seed)?,
         Command::LanFlood { from, messages, seconds, rate } => lan::flood(from, &messages, seconds, rate)?,
+        Command::StunServe { bind, say, seconds } => stun::serve(bind, say, seconds)?,
+        Command::StunForge { to, from, say, rate, seconds } => stun::forge((from, to), say, rate, seconds)?,
         Command::Flood { to, sources, from_pcap, order, seconds, rate, count } => {
             let to = flood::ipv4(to)?;
             Flood { to, sources, from_pcap: &from_pcap, order: &order, seconds, rate, count }.run()?
