@@ -136,8 +136,8 @@ fn ask(host: &Host, to: &str, times: u32) -> Result<Vec<Asked>> {
     })
 }
 
-/// Does something while a host sends 50 MB/s of datagrams to an address.
-fn beside_flood<T: Send>(host: &Host, to: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Does something while a host sends 50 MB/s of datagrams to an address, over several flows.
+pub(crate) fn beside_flood<T: Send>(host: &Host, to: &str, body: impl FnOnce() -> Result<T>) -> Result<T> {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let flood = scope.spawn(|| {

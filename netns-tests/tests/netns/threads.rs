@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use lab::{
-    Daemon, DaemonOptions, Host, Lab, Mesh, Process, Relay, StreamServer, Underlay, median, scenario,
-    session_with, udp_settings, wait_until,
+    Daemon, DaemonOptions, Host, Lab, Mesh, Process, Relay, StreamServer, Underlay, drops, median, scenario,
+    session_with, udp_address, udp_settings, wait_until,
 };
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::backlog::beside_flood;
 use crate::keyed::{Pair, REKEY};
 use crate::udp::meet;
 
@@ -212,6 +214,42 @@ fn daemon_goes_on_with_one_thread_where_the_kernel_makes_no_further_queues() {
         }
         Ok(())
     });
+}
+
+#[test]
+fn what_finds_no_room_at_any_threads_socket_is_counted() {
+    scenario("what_finds_no_room_at_any_threads_socket_is_counted", |lab| {
+        let mut mesh = mesh(lab)?;
+        let [laptop, pi] = mesh.nodes.as_mut_slice() else { unreachable!("two names were given") };
+        meet(laptop, pi)?;
+        directly_and_mixed(laptop, pi)?;
+        let (near, far, address) = (laptop.host().clone(), pi.host().clone(), pi.ipv4()?);
+        let process = pi.process()?;
+        process.signal(Signal::SIGSTOP)?;
+        // Frames of both threads; what is none comes to a socket that few datagrams reach.
+        let filled = beside_flood(&near, &address, || {
+            wait_until("datagrams without room at two sockets", Duration::from_secs(20), || {
+                Ok((lost(&far)?.iter().filter(|lost| **lost > 0).count() >= 2).then_some(()))
+            })
+        });
+        process.signal(Signal::SIGCONT)?;
+        filled?;
+        // The daemon counts what the kernel does, once all is read.
+        wait_until("the same count", Duration::from_secs(10), || {
+            let kernel = lost(&far)?.iter().sum::<u64>();
+            Ok((drops(&pi.status()?, "udp_room") == kernel).then_some(()))
+        })
+    });
+}
+
+/// What the kernel dropped at each of a node's UDP sockets.
+fn lost(host: &Host) -> Result<Vec<u64>> {
+    let table = host.run("cat").args(["/proc/net/udp"]).ok()?.stdout;
+    let port = format!(":{:04X}", udp_address(host).port());
+    let lines = table
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1).is_some_and(|address| address.ends_with(&port)));
+    lines.map(|line| Ok(line.split_whitespace().last().context("no count")?.parse()?)).collect()
 }
 
 /// What one thread counted.
