@@ -23,6 +23,7 @@ mod nat;
 mod nat_changes;
 mod netcheck;
 mod offload;
+mod opening;
 mod path_mtu;
 mod programs;
 mod rekey;

@@ -67,6 +67,25 @@ impl<'lab> World<'lab> {
         Ok(())
     }
 
+    /// Waits until every node has a home and a warm relay among these, and says which is the home of the first.
+    fn home_and_warm_among(&self, left: &[usize]) -> Result<usize> {
+        let place = |relay: &usize| self.relays[*relay].host().address().to_string();
+        let among = |status: &lab::Status, mark: &str| {
+            let relays = relays(&status.0);
+            let mut marked = relays.iter().filter(|relay| relay[mark] == true && relay["state"] == "connected");
+            let url = marked.next()?["url"].as_str()?.to_owned();
+            left.iter().copied().find(|relay| url.contains(&place(relay)))
+        };
+        let mut home = None;
+        for node in self.nodes.iter().rev() {
+            let status = node.wait_for_status("a home and a warm relay", LIMIT, |status| {
+                among(status, "home").is_some() && among(status, "warm").is_some()
+            })?;
+            home = among(&status, "home");
+        }
+        home.context("no home")
+    }
+
     fn wait_for_home(&self, node: usize, home: usize) -> Result<()> {
         let place = self.relays[home].host().address().to_string();
         self.nodes[node].wait_for_status("home", LIMIT, |status| {
@@ -256,21 +275,20 @@ fn third_relay_carries_the_network_when_two_are_lost_in_turn() {
         let urls = world.urls();
         world.node("anna", &urls)?;
         world.node("bert", &urls)?;
-        for (lost, freeze) in [(0, false), (1, true)] {
-            for node in 0..2 {
-                world.wait_for(node, lost, lost + 1)?;
-            }
-            let mut relay = std::mem::take(&mut world.relays);
+        let mut left = vec![0, 1, 2];
+        for freeze in [false, true] {
+            let lost = world.home_and_warm_among(&left)?;
+            left.retain(|relay| *relay != lost);
+            let mut relays = std::mem::take(&mut world.relays);
             let silence = world.silence(&format!("pings-{lost}"), || {
-                let relay = &mut relay[lost];
-                if freeze { relay.process()?.signal(Signal::SIGSTOP) } else { relay.kill() }
+                if freeze { relays[lost].process()?.signal(Signal::SIGSTOP) } else { relays[lost].kill() }
             })?;
-            world.relays = relay;
+            world.relays = relays;
             println!("relays_three: longest silence {silence:?} at the loss of relay {lost}");
             ensure!(silence < SOON, "nothing for {silence:?} at the loss of relay {lost}");
         }
         for node in 0..2 {
-            world.wait_for_home(node, 2)?;
+            world.wait_for_home(node, left[0])?;
         }
         world.nodes[1].ping_address(&world.nodes[0].ipv4()?)
     });
