@@ -100,6 +100,7 @@ impl Direct {
             stun: StunClient::new(),
             hosts: Vec::new(),
             gathered: None,
+            lookup: None,
             mapper: None,
         };
         let task = tokio::spawn(async move {
@@ -151,6 +152,8 @@ struct Actor {
     stun: StunClient,
     hosts: Vec<HostAddress>,
     gathered: Option<Instant>,
+    /// The servers to be asked, whose names are being looked up: checks of ICE do not wait for that.
+    lookup: Option<AbortOnDropHandle<Vec<SocketAddr>>>,
     mapper: Option<(PortMapper, watch::Receiver<Vec<PortMapping>>)>,
 }
 
@@ -183,6 +186,14 @@ impl Actor {
                         let first = self.gathered.is_none();
                         self.gather(first).await;
                     }
+                }
+                servers = looked_up(self.lookup.as_mut()) => {
+                    self.lookup = None;
+                    self.stun.start(Instant::now().into_std(), &servers, transaction);
+                    if servers.is_empty() {
+                        self.tell();
+                    }
+                    self.ask();
                 }
                 () = mapping_changed(mapped) => self.tell(),
                 changed = changed(watch.as_mut()) => match changed {
@@ -218,8 +229,8 @@ impl Actor {
             .ok()
     }
 
-    /// Lists the machine's addresses and asks where the relay sees the sockets; tells the former at once, or all of it
-    /// when the answers come.
+    /// Lists the machine's addresses and has servers asked where they see the sockets; tells the former at once, or all of
+    /// it when the answers come.
     async fn gather(&mut self, at_once: bool) {
         self.gathered = Some(Instant::now());
         if self.config.maps_ports && self.mapper.is_none() {
@@ -236,26 +247,15 @@ impl Actor {
             Ok(hosts) => self.hosts = hosts,
             Err(error) => tracing::debug!(%error, "the machine's addresses cannot be listed"),
         }
-        let servers = self.servers().await;
-        self.stun.start(Instant::now().into_std(), &servers, transaction);
-        if at_once || servers.is_empty() {
+        if at_once {
+            // What servers saw before the change does not count.
+            self.stun.start(Instant::now().into_std(), &[], transaction);
             self.tell();
         }
-        self.ask();
-    }
-
-    async fn servers(&self) -> Vec<SocketAddr> {
-        let (host, port) = self.config.relay.borrow().clone();
-        let looked_up = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.as_str(), port))).await;
-        let Ok(Ok(found)) = looked_up else { return Vec::new() };
-        let found: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
-        let of = |v4: bool| found.iter().filter(move |ip| ip.is_ipv4() == v4).take(SERVERS);
-        let served = |ip: &&IpAddr| self.config.sockets.iter().any(|socket| socket.is_ipv4() == ip.is_ipv4());
-        of(true)
-            .chain(of(false))
-            .filter(served)
-            .flat_map(|ip| STUN_PORTS.map(|port| SocketAddr::new(*ip, port)))
-            .collect()
+        if at_once || self.lookup.is_none() {
+            let (relay, sockets) = (self.config.relay.borrow().clone(), self.config.sockets.clone());
+            self.lookup = Some(AbortOnDropHandle::new(tokio::spawn(servers(relay, sockets))));
+        }
     }
 
     /// Sends the questions that are due.
@@ -333,6 +333,28 @@ fn mapping(seen: Seen) -> Mapping {
         Seen::EndpointIndependent | Seen::PortIndependent => Mapping::Independent,
         Seen::Dependent { step } => step.and_then(Step::new).map_or(Mapping::Dependent, Mapping::Sequential),
         Seen::Unknown => Mapping::Unknown,
+    }
+}
+
+/// The STUN servers of a relay, of the families that there are sockets for.
+async fn servers((host, port): (String, u16), sockets: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let looked_up = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host.as_str(), port))).await;
+    let Ok(Ok(found)) = looked_up else { return Vec::new() };
+    let found: Vec<IpAddr> = found.map(|address| address.ip().to_canonical()).collect();
+    let of = |v4: bool| found.iter().filter(move |ip| ip.is_ipv4() == v4).take(SERVERS);
+    let served = |ip: &&IpAddr| sockets.iter().any(|socket| socket.is_ipv4() == ip.is_ipv4());
+    of(true)
+        .chain(of(false))
+        .filter(served)
+        .flat_map(|ip| STUN_PORTS.map(|port| SocketAddr::new(*ip, port)))
+        .collect()
+}
+
+async fn looked_up(lookup: Option<&mut AbortOnDropHandle<Vec<SocketAddr>>>) -> Vec<SocketAddr> {
+    match lookup {
+        // None are known after a panic over there.
+        Some(lookup) => lookup.await.unwrap_or_default(),
+        None => std::future::pending().await,
     }
 }
 

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use mesh_ice::Finder;
 use mesh_identity::{Identity, NewMember, Roster, RosterDraft, UnixSeconds, default_pool};
 use mesh_node::{
     DropReason, Handshaker, HandshakerConfig, LateDelivery, Link, Node, NodeConfig, NodeEvent, Now, Numbers,
@@ -22,9 +24,12 @@ use mesh_wire::frame::SEALED;
 use mesh_wire::roster::{Link as NetworkLink, RosterSettings};
 use zeroize::Zeroizing;
 
+use self::paths::Air;
 use self::quic::{Ends, Told};
 use self::recorder::RECORDER;
 
+mod agents;
+mod paths;
 mod quic;
 mod recorder;
 
@@ -120,7 +125,12 @@ struct Simulation {
     /// Peers that a node has had a session with since it started.
     met: BTreeSet<(usize, usize)>,
     starts: u64,
-    in_flight: BTreeMap<(Instant, u64), (usize, usize, Vec<u8>)>,
+    /// By whom, over what they come to him, and what.
+    in_flight: BTreeMap<(Instant, u64), (usize, Path, Vec<u8>)>,
+    /// What there is beside the relay.
+    air: Option<Air>,
+    /// The agents of ICE of each node, where there are any.
+    agents: Option<Vec<Finder<NodeId>>>,
     number: u64,
     sent: BTreeMap<u64, (usize, usize)>,
     received: BTreeSet<u64>,
@@ -131,6 +141,10 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64) -> Self {
+        Self::with_air(seed, None)
+    }
+
+    fn with_air(seed: u64, air: Option<Air>) -> Self {
         let mut dice = Dice(seed);
         // Larger networks are rare: they cost more and show little that pairs do not.
         let count = if dice.percent(20) { 2 + dice.pick(NODES - 1) } else { 2 };
@@ -154,6 +168,8 @@ impl Simulation {
             met: BTreeSet::new(),
             starts: 0,
             in_flight: BTreeMap::new(),
+            air,
+            agents: None,
             number: 0,
             sent: BTreeMap::new(),
             received: BTreeSet::new(),
@@ -183,7 +199,7 @@ impl Simulation {
             mtu: 1420,
             numbers: numbers.clone(),
             endpoints: BTreeMap::new(),
-            direct: false,
+            direct: self.air.is_some(),
             birthday: false,
             hold_until_mixed: true,
             // Fast enough for rekeys and new handshakes to happen in the middle of trouble.
@@ -193,7 +209,7 @@ impl Simulation {
                 reject: Duration::from_secs(30),
                 handshake: Duration::from_secs(40),
                 // And by count, in a part of the runs.
-                frames: if self.seed.is_multiple_of(4) { 20 } else { 1 << 59 },
+                frames: if self.seed.is_multiple_of(4) && self.air.is_none() { 20 } else { 1 << 59 },
             },
         };
         let handshaker = HandshakerConfig {
@@ -281,10 +297,15 @@ impl Simulation {
 
     /// Hands a packet with a number of its own to a node's device side.
     fn send(&mut self, from: usize, to: usize) -> u64 {
+        self.send_long(from, to, 0)
+    }
+
+    /// The same with so many bytes of padding.
+    fn send_long(&mut self, from: usize, to: usize, padding: usize) -> u64 {
         self.number += 1;
         let number = self.number;
         self.sent.insert(number, (from, to));
-        let packet = packet(address(from), address(to), number);
+        let packet = packet(address(from), address(to), number, padding);
         self.with(from, |node, now, tx| node.handle_packet(now, &packet, tx));
         number
     }
@@ -299,7 +320,13 @@ impl Simulation {
     /// Gives what a node sent to the carrier.
     fn take(&mut self, from: usize, mut tx: TxQueue) {
         while let Some(transmit) = tx.pop() {
-            let Path::Relay(to) = transmit.to else { panic!("there is no UDP here") };
+            let to = match transmit.to {
+                Path::Relay(to) => to,
+                Path::Udp(to) => {
+                    self.fly(from, to, &transmit);
+                    continue;
+                }
+            };
             let Some(to) = (0..self.nodes.len()).find(|at| CAST.identities[*at].node_id() == to) else {
                 continue;
             };
@@ -352,13 +379,13 @@ impl Simulation {
                     let told = self.quic[at].forget(peer);
                     self.tell(at, peer, told);
                 }
+                NodeEvent::Ice { peer, offer, remotes } => self.ask_agent(at, peer, offer, remotes),
                 NodeEvent::Established { .. }
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Relays { .. }
                 | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
-                | NodeEvent::Ice { .. }
                 | NodeEvent::Near { .. }
                 | NodeEvent::Guessed { .. } => {}
             }
@@ -400,7 +427,8 @@ impl Simulation {
         }
         let delay = Duration::from_millis(1 + self.dice.below(self.weather.delay_ms));
         let unique = self.dice.roll();
-        self.in_flight.insert((self.now + delay, unique), (from, to, datagram));
+        let path = Path::Relay(CAST.identities[from].node_id());
+        self.in_flight.insert((self.now + delay, unique), (to, path, datagram));
     }
 
     /// Lets time pass, one delivery or timer after the other.
@@ -410,14 +438,15 @@ impl Simulation {
         loop {
             let arrival = self.in_flight.first_key_value().map(|((at, _), _)| *at);
             let timers = self.nodes.iter().filter_map(Together::poll_timeout);
-            let timer = timers.chain(self.quic.iter().filter_map(Ends::due)).min();
+            let agents = self.agents.iter_mut().flatten().filter_map(Finder::poll_timeout);
+            let timer = timers.chain(self.quic.iter().filter_map(Ends::due)).chain(agents).min();
             let Some(next) = arrival.into_iter().chain(timer).min().filter(|at| *at <= end) else { break };
             steps += 1;
             assert!(steps < 20_000, "seed {}: the nodes do not come to rest", self.seed);
             self.now = self.now.max(next);
             if arrival.is_some_and(|at| at <= self.now) {
-                let (_, (from, to, datagram)) = self.in_flight.pop_first().unwrap();
-                self.deliver(from, to, datagram);
+                let (_, (to, path, datagram)) = self.in_flight.pop_first().unwrap();
+                self.deliver(to, path, datagram);
             }
             for at in 0..self.nodes.len() {
                 if self.nodes[at].poll_timeout().is_some_and(|due| due <= self.now) {
@@ -425,6 +454,7 @@ impl Simulation {
                     self.nodes[at].handle_timeout(now, &mut tx);
                     self.take(at, tx);
                 }
+                self.agent_timeout(at);
                 if self.quic[at].due().is_some_and(|due| due <= self.now) {
                     let connection = self.dice.roll() | 1;
                     for (peer, told) in self.quic[at].timeout(self.now, connection) {
@@ -436,10 +466,12 @@ impl Simulation {
         self.now = end;
     }
 
-    fn deliver(&mut self, from: usize, to: usize, mut datagram: Vec<u8>) {
-        let mut tx = TxQueue::new();
-        let (now, sender) = (self.time(), CAST.identities[from].node_id());
-        let late = self.nodes[to].handle_datagram(now, Path::Relay(sender), &mut datagram, &mut tx);
+    fn deliver(&mut self, to: usize, path: Path, mut datagram: Vec<u8>) {
+        if self.is_for_agent(to, path, &datagram) {
+            return;
+        }
+        let (now, mut tx) = (self.time(), TxQueue::new());
+        let late = self.nodes[to].handle_datagram(now, path, &mut datagram, &mut tx);
         // Sessions before what came under them.
         self.take(to, tx);
         for delivered in late {
@@ -450,6 +482,8 @@ impl Simulation {
     /// Takes what a node has for its device or its QUIC endpoint.
     fn arrive(&mut self, to: usize, delivered: LateDelivery) {
         match delivered {
+            // Somebody is told that a packet of his was too long.
+            LateDelivery::Packet(packet) if packet[9] == ICMP => assert!(self.air.is_some()),
             LateDelivery::Packet(packet) => {
                 let (seed, number) = (self.seed, number_of(&packet));
                 let sent = self.sent.get(&number).copied();
@@ -511,19 +545,23 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// Stands in every packet, so that plaintext on the wire is recognised.
 const MARK: &[u8] = b"plaintext of a simulated packet";
 
+const ICMP: u8 = 1;
+
 fn address(at: usize) -> Ipv4Addr {
     let id: NodeId = CAST.identities[at].node_id();
     CAST.roster.leaf(&id).unwrap().ipv4
 }
 
-fn packet(from: Ipv4Addr, to: Ipv4Addr, number: u64) -> Vec<u8> {
-    let length = u16::try_from(20 + 8 + MARK.len()).unwrap();
+/// One that may not be cut.
+fn packet(from: Ipv4Addr, to: Ipv4Addr, number: u64, padding: usize) -> Vec<u8> {
+    let length = u16::try_from(20 + 8 + padding + MARK.len()).unwrap();
     let mut packet = vec![0x45, 0];
     packet.extend(length.to_be_bytes());
-    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
     packet.extend(from.octets());
     packet.extend(to.octets());
     packet.extend(number.to_be_bytes());
+    packet.resize(packet.len() + padding, 0);
     packet.extend(MARK);
     packet
 }
@@ -537,38 +575,42 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
 
-#[test]
-fn nodes_recover_from_any_weather() {
+/// Runs so many seeds, or those that the environment wants, on all threads; returns how many there were.
+fn each_seed(usual: u64, run: impl Fn(u64) + Sync) -> u64 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let (first, last) = match number("SHADOWMESH_SEED") {
         Some(seed) => (seed, seed + 1),
-        None => (0, number("SHADOWMESH_SEEDS").unwrap_or(SEEDS)),
+        None => (0, number("SHADOWMESH_SEEDS").unwrap_or(usual)),
     };
-    let next = Mutex::new(first);
-    let drops = Mutex::new(BTreeMap::<DropReason, u64>::new());
+    let next = AtomicU64::new(first);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
-                    let seed = {
-                        let mut next = next.lock().unwrap();
-                        if *next >= last {
-                            return;
-                        }
-                        *next += 1;
-                        *next - 1
-                    };
-                    let mut simulation = Simulation::new(seed);
-                    simulation.run();
-                    let mut all = drops.lock().unwrap();
-                    for (reason, count) in simulation.drops {
-                        *all.entry(reason).or_default() += count;
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= last {
+                        return;
                     }
+                    run(seed);
                 }
             });
         }
     });
-    if last - first >= 1000 {
+    last - first
+}
+
+#[test]
+fn nodes_recover_from_any_weather() {
+    let drops = Mutex::new(BTreeMap::<DropReason, u64>::new());
+    let seeds = each_seed(SEEDS, |seed| {
+        let mut simulation = Simulation::new(seed);
+        simulation.run();
+        let mut all = drops.lock().unwrap();
+        for (reason, count) in simulation.drops {
+            *all.entry(reason).or_default() += count;
+        }
+    });
+    if seeds >= 1000 {
         // What the weather is meant to cause has to have occurred, or the test shows nothing.
         let drops = drops.into_inner().unwrap();
         for reason in [

@@ -63,6 +63,8 @@ struct Held {
     ends: Instant,
     /// Nothing came of it.
     failed: bool,
+    /// What both agents agreed on last.
+    nominated: Option<SocketAddr>,
 }
 
 impl<K: Copy + Ord> Finder<K> {
@@ -90,7 +92,8 @@ impl<K: Copy + Ord> Finder<K> {
     }
 
     /// A path to the peer is searched, or it may be reached at further addresses. The offer that goes to it is
-    /// repeated at each call until the peer's credentials are known, as it may be lost.
+    /// repeated at each call until the peer's credentials are known, as it may be lost; and so is what the agents agreed
+    /// on, since this search may be another one than that in which they did.
     pub fn search(&mut self, now: Instant, peer: K, setting: &Setting) {
         let usable = self.held.get(&peer).is_some_and(|held| !held.failed && now + RENEWED < held.ends);
         if !usable && !self.renew(now, peer, setting) {
@@ -100,6 +103,8 @@ impl<K: Copy + Ord> Finder<K> {
         if self.held.get(&peer).is_some_and(|held| held.gate.remote().is_none()) {
             self.say(peer, None);
         }
+        let nominated = self.held.get(&peer).and_then(|held| held.nominated);
+        self.outputs.extend(nominated.map(|address| Output::Nominated(peer, address)));
         self.drain(peer);
     }
 
@@ -236,7 +241,8 @@ impl<K: Copy + Ord> Finder<K> {
             wake: Arc::clone(&self.wake),
         });
         self.bases.iter().for_each(|base| agent.add_local(*base));
-        let held = Held { agent, gate: Gate::new(credentials), ends: now + LIFE, failed: false };
+        let ends = now + LIFE;
+        let held = Held { agent, gate: Gate::new(credentials), ends, failed: false, nominated: None };
         self.held.insert(peer, held);
         true
     }
@@ -275,11 +281,12 @@ impl<K: Copy + Ord> Finder<K> {
             match event {
                 Event::Checked(_) => {}
                 Event::Nominated(address) => {
+                    held.nominated = Some(address);
                     self.counts.nominated += 1;
                     self.outputs.push_back(Output::Nominated(peer, address));
                 }
                 Event::Failed => {
-                    held.failed = true;
+                    (held.failed, held.nominated) = (true, None);
                     self.outputs.push_back(Output::Failed(peer));
                 }
             }

@@ -203,6 +203,20 @@ fn offers_may_cross_and_be_lost() {
 }
 
 #[test]
+fn search_that_follows_soon_hears_at_once_what_the_agents_agreed_on() {
+    let mut world = World::new([true, true], [true, false]);
+    world.search(0);
+    world.run(Duration::from_secs(1));
+    assert!(world.meet());
+    for end in &mut world.ends {
+        end.nominated = None;
+    }
+    world.search(0);
+    world.search(1);
+    assert!(world.meet());
+}
+
+#[test]
 fn peer_that_begins_anew_is_met_again() {
     let mut world = World::new([true, true], [true, false]);
     world.search(0);

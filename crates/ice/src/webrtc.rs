@@ -2,8 +2,9 @@
 //!
 //! It works on tokio with tasks and a clock of its own, and wants a socket: it gets one that does not exist, whose
 //! datagrams are those of [`Agent::poll_transmit`] and [`Agent::handle_datagram`]. What it does is polled after it
-//! called [`Setup::wake`]. One agent serves the family of its first base, as the library names every address that it
-//! learns an IPv4 one; it does not settle conflicts of roles (RFC 8445, section 7.3.1.1), which the nodes avoid.
+//! called [`Setup::wake`]. One agent serves the family of its first base: the library answers requests of the other one as
+//! well, but its own checks there never succeed, and a peer would nominate what this end never agrees to. So it sees
+//! none of them. It does not settle conflicts of roles (RFC 8445, section 7.3.1.1), which the nodes avoid.
 
 mod mux;
 mod task;
@@ -31,7 +32,7 @@ impl Library for Webrtc {
         let (commands, receiver) = mpsc::channel(COMMANDS);
         let (mux, arrivals) = Mux::new(Arc::clone(&shared));
         tokio::spawn(task::run(setup, Arc::clone(&shared), mux, receiver));
-        Box::new(WebrtcAgent { shared, commands, arrivals, remotes: BTreeSet::new() })
+        Box::new(WebrtcAgent { shared, commands, arrivals, base: None, remotes: BTreeSet::new() })
     }
 }
 
@@ -41,6 +42,7 @@ struct WebrtcAgent {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
     arrivals: mpsc::Sender<Arrival>,
+    base: Option<SocketAddr>,
     remotes: BTreeSet<SocketAddr>,
 }
 
@@ -85,6 +87,7 @@ impl Shared {
 
 impl Agent for WebrtcAgent {
     fn add_local(&mut self, base: SocketAddr) {
+        self.base.get_or_insert(base);
         self.command(Command::Base(base));
     }
 
@@ -99,6 +102,9 @@ impl Agent for WebrtcAgent {
     }
 
     fn handle_datagram(&mut self, _now: Instant, from: SocketAddr, datagram: &[u8]) {
+        if self.base.is_none_or(|base| base.is_ipv4() != from.is_ipv4()) {
+            return;
+        }
         // Checks are repeated.
         let _ = self.arrivals.try_send((from, datagram.into()));
     }

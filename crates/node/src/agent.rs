@@ -38,7 +38,7 @@ pub(crate) struct Agent {
     over: bool,
     /// Short challenges wait until then.
     leads: Option<Instant>,
-    /// Challenges waited in this search, and the agent nominated nothing yet.
+    /// Challenges waited in this search, and no path was found yet.
     fruitless: bool,
     /// Addresses that both agents agreed on, the newest last.
     nominated: Vec<SocketAddr>,
@@ -66,24 +66,25 @@ impl Agent {
         self.fruitless = self.leads.is_some() && self.speaks == Some(true);
     }
 
-    /// No search goes on. An agent that did not get its time found nothing, and is to have the next one.
-    fn rests(&mut self, now: Instant) {
+    /// No search goes on. An agent that did not get its time found nothing, and is to have the next one; nor did one fail
+    /// that found the path in use, or was not needed.
+    fn rests(&mut self, now: Instant, direct: bool) {
         self.over = true;
-        if self.leads.is_some_and(|until| now < until) {
+        if direct || self.leads.is_some_and(|until| now < until) {
             self.fruitless = false;
         }
     }
 
-    /// The peer's agent spoke.
+    /// The peer's agent spoke: a search that goes on is for the agents; one that begins later will be anyway.
     fn spoke(&mut self, now: Instant) {
-        if self.speaks.replace(true) != Some(true) {
-            self.leads = Some(self.began.unwrap_or(now) + LEAD);
-            self.fruitless = true;
+        let news = self.speaks.replace(true) != Some(true);
+        if let Some(began) = self.began.filter(|_| news && !self.over) {
+            self.leads = Some(began + LEAD);
+            self.fruitless = now < began + LEAD;
         }
     }
 
     fn nominate(&mut self, address: SocketAddr) {
-        self.fruitless = false;
         self.nominated.retain(|known| *known != address);
         if self.nominated.len() == NOMINATED {
             self.nominated.remove(0);
@@ -148,7 +149,7 @@ impl Node {
     /// A search may begin now: whether the agent leads it is known before its first step.
     pub(crate) fn agent_leads(&mut self, now: Instant, slot: Slot) {
         let peer = &mut self.peers[slot.0];
-        if self.ice && peer.paths.searches() {
+        if self.ice && peer.paths.searches_at(now) {
             peer.agent.asked(now);
         }
     }
@@ -157,8 +158,15 @@ impl Node {
     pub(crate) fn agent_rests(&mut self, now: Instant, slot: Slot) {
         let peer = &mut self.peers[slot.0];
         if !peer.paths.searches() {
-            peer.agent.rests(now);
+            peer.agent.rests(now, matches!(peer.paths.current(), Path::Udp(_)));
         }
+    }
+
+    /// The peer began anew, or its sessions are gone: what is known of its paths and of its agent is past.
+    pub(crate) fn forget_paths(&mut self, slot: Slot) {
+        let peer = &mut self.peers[slot.0];
+        peer.paths.forget();
+        peer.agent = Agent::default();
     }
 
     /// The peer tells the credentials of its agent.
@@ -171,7 +179,7 @@ impl Node {
 
     /// A search may go on, and where the peer may be reached may have changed.
     pub(crate) fn agent_wanted(&mut self, now: Instant, slot: Slot) {
-        if self.ice && self.peers[slot.0].paths.searches() {
+        if self.ice && self.peers[slot.0].paths.searches_at(now) {
             self.peers[slot.0].agent.asked(now);
             self.ask_agent(slot, None);
         }
@@ -265,8 +273,10 @@ mod tests {
         };
         assert_eq!([0, 1, 2, 3].map(|search| waits(&mut agent, search)), [true, false, true, false]);
         assert!(waits(&mut agent, 4));
+        agent.rests(start + 9 * SEARCH, true);
+        assert!(waits(&mut agent, 5), "the path is direct");
         agent.nominate(address(2));
-        assert!(waits(&mut agent, 5), "the agent found something");
+        assert!(!waits(&mut agent, 6), "what the agent named did not carry frames");
     }
 
     #[test]
@@ -275,11 +285,30 @@ mod tests {
         let (start, mut agent) = (Instant::now(), Agent::default());
         agent.asked(start);
         agent.spoke(start);
-        agent.rests(start + LEAD - Duration::from_millis(1));
+        agent.rests(start + LEAD - Duration::from_millis(1), false);
         let soon = start + SEARCH - Duration::from_millis(100);
         assert_eq!(agent.size(soon, address(1), Size::Short), Some(Size::Short), "the lead is over");
         agent.asked(soon);
         assert_eq!(agent.size(soon, address(1), Size::Short), None);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "tests need a first moment")]
+    fn search_that_begins_after_the_peer_spoke_is_led() {
+        let (start, mut agent) = (Instant::now(), Agent::default());
+        agent.spoke(start);
+        agent.asked(start);
+        assert_eq!(agent.size(start, address(1), Size::Short), None, "the first one");
+        agent = Agent::default();
+        agent.asked(start);
+        agent.rests(start + SEARCH, false);
+        agent.spoke(start + SEARCH);
+        agent.asked(start + 2 * SEARCH);
+        assert_eq!(
+            agent.size(start + 2 * SEARCH, address(1), Size::Short),
+            None,
+            "one after another without an agent"
+        );
     }
 
     #[test]

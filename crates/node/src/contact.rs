@@ -288,7 +288,7 @@ impl Node {
         });
         if peer.sessions.len() < before {
             // It may be somewhere else.
-            peer.paths.forget();
+            self.forget_paths(slot);
         }
     }
 }

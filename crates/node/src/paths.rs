@@ -242,6 +242,11 @@ impl Paths {
         self.search.is_some()
     }
 
+    /// Tells whether a search goes on that has time left.
+    pub(crate) fn searches_at(&self, now: Instant) -> bool {
+        self.search.is_some_and(|search| now < search.ends)
+    }
+
     /// When a search may begin again, after those that found nothing.
     pub(crate) fn next_search(&self) -> Option<Instant> {
         self.next_search
@@ -299,6 +304,18 @@ impl Paths {
         // It comes from where nobody said it would: its NAT made another address of it, or it moved.
         self.add(Remote::seen(address));
         setting.searches && self.search_now(now)
+    }
+
+    /// The peer looks for a path, and asks whether this is one. It does not use it then, so that its questions say nothing
+    /// about frames of this side: whether those arrive is asked. True when [`Paths::timeout`] should be called.
+    pub(crate) fn sought(&mut self, now: Instant, from: Path) -> bool {
+        let used = matches!(from, Path::Udp(_)) && from == self.current;
+        let proved = self.data.proved.is_some_and(|at| now.duration_since(at) < CHECK_AFTER);
+        if used && !proved && self.data.check.is_none() {
+            self.data.check = Some(Check { tries: 0, next: now, least: false });
+            return true;
+        }
+        false
     }
 
     /// The peer says where it may be reached; true when [`Paths::timeout`] should be called.

@@ -85,7 +85,7 @@ impl Node {
     pub fn handle_network_change(&mut self, now: Now, tx: &mut TxQueue) {
         for slot in (0..self.peers.len()).map(Slot) {
             if self.peers[slot.0].sessions.is_empty() {
-                self.peers[slot.0].paths.forget();
+                self.forget_paths(slot);
                 continue;
             }
             let setting = self.setting(slot);
@@ -190,6 +190,10 @@ impl Node {
         tx.end(from);
         self.send_control_over(now.instant, slot, index, from, &Control::PathResponse(response), tx);
         tx.end(from);
+        let short = usize::from(challenge.size) == PATH_CHALLENGE;
+        if short && self.peers[slot.0].paths.sought(now.instant, from) {
+            self.arm_paths(slot);
+        }
     }
 
     pub(crate) fn handle_path_response(

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::*;
 
+mod agents;
 mod beyond;
 mod crossing;
 mod direct;

@@ -97,6 +97,7 @@ fn config(setup: &Setup, base: IpAddr, mux: Arc<Mux>) -> AgentConfig {
         srflx_acceptance_min_wait: Some(CHECK),
         prflx_acceptance_min_wait: Some(CHECK),
         ip_filter: Arc::new(Some(Box::new(move |ip| ip == base))),
+        include_loopback: base.is_loopback(),
         ..AgentConfig::default()
     }
 }

@@ -115,6 +115,32 @@ fn path_is_taken_within_two_round_trips_of_its_proof() {
     assert_eq!(peer.paths.due(), None, "nothing goes on without traffic");
 }
 
+/// One direction died: the peer noticed first, and its challenges, which still arrive, are no answer to anything.
+#[test]
+fn questions_of_a_peer_that_looks_for_a_path_do_not_keep_a_dead_one() {
+    let mut peer = Peer::direct();
+    let used = peer.paths.current();
+    let mut moved = Vec::new();
+    for _ in 0..5 {
+        peer.paths.heard(peer.now, used, ALL);
+        peer.paths.sought(peer.now, used);
+        moved.extend(peer.send(200, false, |_, _| false));
+    }
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    assert_eq!(moved[0].1, Path::Relay(PEER));
+}
+
+#[test]
+fn questions_of_a_peer_that_looks_for_a_path_do_not_move_one_that_carries() {
+    let mut peer = Peer::direct();
+    let used = peer.paths.current();
+    for _ in 0..50 {
+        peer.paths.heard(peer.now, used, ALL);
+        peer.paths.sought(peer.now, used);
+        assert_eq!(peer.send(100, false, |_, _| true), []);
+    }
+}
+
 #[test]
 fn path_that_carries_only_short_frames_is_not_taken() {
     let mut peer = Peer::new();
