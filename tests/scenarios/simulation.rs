@@ -356,6 +356,8 @@ impl Simulation {
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Relays { .. }
+                | NodeEvent::Door { .. }
+                | NodeEvent::NoDirect { .. }
                 | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }

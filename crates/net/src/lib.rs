@@ -28,7 +28,7 @@ pub use lan::{
     LanCounts, LanDatagram, LanFound, LanLink, LanMachine, LanPorts, LanSay, LanSockets, LanTransmit,
     MAX_LINKS, lan_links,
 };
-pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
+pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping, Transport};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
     QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,

@@ -35,3 +35,4 @@ mod transfer;
 mod udp;
 mod up;
 mod users;
+mod wss;
