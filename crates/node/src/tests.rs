@@ -19,6 +19,7 @@ use crate::*;
 mod beyond;
 mod crossing;
 mod direct;
+mod door;
 mod relays;
 mod threads;
 
