@@ -18,6 +18,8 @@ use mesh_control::{
 pub(crate) enum Reason {
     /// They take it.
     Direct,
+    /// They go to the peer itself, over TCP.
+    DirectWss,
     /// The relay is not connected, and nothing else leads to the peer.
     RelayDown,
     /// The peer is not connected to the relay.
@@ -75,6 +77,7 @@ impl Reason {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Direct => "direct",
+            Self::DirectWss => "direct_wss",
             Self::RelayDown => "relay_down",
             Self::PeerOffline => "peer_offline",
             Self::Handshaking => "handshaking",
@@ -109,6 +112,9 @@ pub(crate) fn judge(status: &Status, peer: &PeerStatus) -> Verdict {
 fn reason(status: &Status, peer: &PeerStatus) -> Reason {
     if peer.path == PathKind::Direct {
         return Reason::Direct;
+    }
+    if peer.path == PathKind::DirectWss {
+        return Reason::DirectWss;
     }
     if status.relay.as_ref().is_none_or(|relay| relay.state != RelayState::Connected) {
         return Reason::RelayDown;
@@ -183,6 +189,10 @@ impl Words<'_> {
         let peer = &self.peer.name;
         match reason {
             Reason::Direct => format!("frames go straight to {peer}, without the relay"),
+            Reason::DirectWss => format!(
+                "frames go straight to {peer} over TCP (WSS), without the relay, as there is no path over UDP: {}",
+                self.udp().map_or_else(|| "none was looked for".to_owned(), |reason| self.sentence(reason))
+            ),
             Reason::RelayDown => {
                 let error = self.status.relay.as_ref().and_then(|relay| relay.error.as_ref());
                 let error = error.map(|error| format!(" ({error})")).unwrap_or_default();
@@ -255,6 +265,7 @@ impl Words<'_> {
         let peer = &self.peer.name;
         Some(match reason {
             Reason::Direct => return None,
+            Reason::DirectWss => return self.udp().and_then(|reason| self.fix(reason)),
             Reason::RelayDown => {
                 "make sure that this machine reaches the TCP port of the relay; \"meshctl status\" shows the error"
                     .to_owned()
@@ -284,12 +295,31 @@ impl Words<'_> {
             Reason::DependentThere => {
                 format!("turn on UPnP or PCP in the router of {peer}; or {}", self.forward_there())
             }
-            Reason::BlockedHere => "allow UDP from this machine to the internet".to_owned(),
-            Reason::BlockedThere => format!("allow UDP from {peer} to the internet"),
+            Reason::BlockedHere => self.offer(peer, self.peer.wss.is_some(), "this machine"),
+            Reason::BlockedThere => self.offer("this node", self.status.wss.is_some(), peer),
             Reason::Unanswered => {
                 format!("let UDP port {} in through the firewall of this machine, or {}", self.port(), self.forward_here())
             }
         })
+    }
+
+    /// What keeps frames off a path over UDP.
+    fn udp(&self) -> Option<Reason> {
+        self.peer.direct.as_ref().map(search)
+    }
+
+    /// How `blocked`, whose network lets no UDP through, gets a path to `open` that needs none.
+    fn offer(&self, open: &str, offers: bool, blocked: &str) -> String {
+        let allow = format!("allow UDP from {blocked} to the internet");
+        if !offers {
+            return format!(
+                "add \"[wss]\" with listen = \"[::]:8443\" to {CONFIG} on {open} and restart meshd there, if its TCP port \
+                 can be reached from outside; or {allow}"
+            );
+        }
+        let error = self.peer.wss.as_ref().and_then(|wss| wss.error.as_ref());
+        let error = error.map(|error| format!(" (the last attempt failed: {error})")).unwrap_or_default();
+        format!("make the TCP port of {open} reachable from outside, which offers WSS{error}; or {allow}")
     }
 
     fn left(&self) -> String {

@@ -2,6 +2,7 @@
 
 mod relays;
 mod udp;
+mod wss;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,6 +16,7 @@ use mesh_wire::roster::Link;
 use mesh_wire::{Pin, RelayUrl};
 use serde::Deserialize;
 
+pub use self::wss::Wss;
 use crate::engine::MOST_THREADS;
 
 /// Where the configuration stands unless told otherwise; it may be absent there.
@@ -118,6 +120,8 @@ pub struct Config {
     pub udp_listen: Option<Vec<SocketAddr>>,
     /// Addresses at which peers can be reached over UDP, by their names: 1 to 8 each, of at most 1024 peers.
     pub endpoints: BTreeMap<String, Vec<SocketAddr>>,
+    /// Where members whose UDP is blocked may connect to this node; nowhere without it.
+    pub wss: Option<Wss>,
     /// Whether packets wait until the keys of the QUIC connection are mixed into those of the session.
     pub hold_until_mixed: bool,
 }
@@ -178,6 +182,7 @@ struct File {
     udp_listen: Option<udp::Listen>,
     #[serde(default)]
     endpoints: udp::Endpoints,
+    wss: Option<Wss>,
     #[serde(default)]
     crypto: Crypto,
 }
@@ -263,6 +268,7 @@ impl Config {
             mdns: file.mdns.unwrap_or(true),
             udp_listen: file.udp_listen.map(|listen| listen.0),
             endpoints: file.endpoints.0,
+            wss: file.wss,
             hold_until_mixed: file.hold_until_mixed.unwrap_or(true),
         };
         if config.mtu < 1280 || config.mtu > 9000 {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mesh_net::{
     Family, HostAddress, LanCounts, Mapping as Seen, NetworkWatch, PortMapConfig, PortMapper, PortMapping,
-    StunClient, host_addresses,
+    StunClient, Transport, host_addresses,
 };
 use mesh_node::{By, Path, Transmit};
 use mesh_wire::control::{CANDIDATES, Candidate, CandidateKind, Candidates, Mapping, Step};
@@ -239,7 +239,12 @@ impl Actor {
                 of.map(SocketAddr::port).collect()
             };
             let lifetime = PortMapper::LIFETIME;
-            let mapper = PortMapper::start(PortMapConfig { ipv4: ports(true), ipv6: ports(false), lifetime });
+            let mapper = PortMapper::start(PortMapConfig {
+                transport: Transport::Udp,
+                ipv4: ports(true),
+                ipv6: ports(false),
+                lifetime,
+            });
             let mapped = mapper.mappings();
             self.mapper = Some((mapper, mapped));
         }

@@ -45,7 +45,7 @@ use mesh_packet::ECN;
 use mesh_session::wipe_after_sessions;
 use mesh_tun::DeviceIo;
 use mesh_wire::NodeId;
-use mesh_wire::control::{Candidates, RelaysTold};
+use mesh_wire::control::{Candidates, DoorTold, RelaysTold};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
@@ -103,6 +103,10 @@ pub enum Command {
     Relay(bool),
     /// The relays at which this node is, home first.
     Relays(RelaysTold),
+    /// Where this node takes connections of its peers.
+    Door(Option<DoorTold>),
+    /// Whether a peer is connected past the relays.
+    Beside(NodeId, bool),
     /// Addresses or routes of the machine changed, or it slept.
     NetworkChanged,
     /// Look for a path to a peer without the relay.
@@ -494,6 +498,8 @@ impl Worker {
             }
             Command::Relay(connected) => self.node.handle_relay(now, connected),
             Command::Relays(relays) => self.node.set_relays(now, relays, &mut self.traffic.tx),
+            Command::Door(door) => self.node.set_door(now, door, &mut self.traffic.tx),
+            Command::Beside(peer, beside) => self.node.handle_beside(now, peer, beside),
             Command::NetworkChanged => self.node.handle_network_change(now, &mut self.traffic.tx),
             Command::Search(peer) => self.node.search(now, peer, &mut self.traffic.tx),
             Command::Snapshot(reply) => {
@@ -577,6 +583,8 @@ impl Worker {
                 }
                 NodeEvent::Session { .. }
                 | NodeEvent::Absent { .. }
+                | NodeEvent::Door { .. }
+                | NodeEvent::NoDirect { .. }
                 | NodeEvent::Path { path: Path::Relay(_), .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Gather

@@ -2,12 +2,13 @@
 //!
 //! Map: `config.rs` what it is told; `state.rs` what survives a restart; `supervise.rs` which task runs, the order of
 //! start and stop; `engine.rs` the packet path; `handshakes.rs` the thread beside it; `enrol.rs` joining a network; `coordinator.rs` letting others join;
-//! `lan.rs` members on the same local network; `relays.rs` which relay carries what; `ice.rs` paths found by ICE; `interface.rs` the device; `api.rs` the socket; `status.rs` what people see; `memory.rs` what keeps keys in memory.
+//! `lan.rs` members on the same local network; `door.rs` where members connect to this node; `relays.rs` which relay carries what; `ice.rs` paths found by ICE; `interface.rs` the device; `api.rs` the socket; `status.rs` what people see; `memory.rs` what keeps keys in memory.
 
 pub mod api;
 pub mod config;
 pub mod coordinator;
 pub mod direct;
+pub mod door;
 pub mod engine;
 pub mod enrol;
 pub mod handshakes;

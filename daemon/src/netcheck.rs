@@ -14,7 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mesh_control::{FamilyCheck, IpFamily, NatFiltering, NatMapping, Netcheck, PortMappingCheck};
-use mesh_net::{PortMapConfig, PortMapper, host_addresses};
+use mesh_net::{PortMapConfig, PortMapper, Transport, host_addresses};
 use mesh_wire::RelayUrl;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
@@ -162,8 +162,12 @@ async fn port_mappings(wanted: bool) -> Vec<PortMappingCheck> {
     // The socket keeps the port from being anybody else's meanwhile.
     let Ok(socket) = UdpSocket::bind("0.0.0.0:0").await else { return Vec::new() };
     let Ok(local) = socket.local_addr() else { return Vec::new() };
-    let mapper =
-        PortMapper::start(PortMapConfig { ipv4: vec![local.port()], ipv6: Vec::new(), lifetime: LIFETIME });
+    let mapper = PortMapper::start(PortMapConfig {
+        transport: Transport::Udp,
+        ipv4: vec![local.port()],
+        ipv6: Vec::new(),
+        lifetime: LIFETIME,
+    });
     let mut mappings = mapper.mappings();
     let _ = timeout(PORT_MAPPING, mappings.wait_for(|list| !list.is_empty())).await;
     let granted = mappings.borrow().clone();

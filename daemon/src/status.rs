@@ -1,5 +1,7 @@
 //! What people see: the engine's and the daemon's state as the API's types.
 
+pub(crate) mod wss;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -13,12 +15,14 @@ use mesh_identity::Roster;
 use mesh_net::{LanCounts, Room};
 use mesh_node::{ChangeReason, Path, PeerPhase, PeerSnapshot, RemoteSnapshot};
 use mesh_wire::NodeId;
-use mesh_wire::control::{CandidateKind, Mapping};
+use mesh_wire::control::{CandidateKind, DoorTold, Mapping};
 use mesh_wire::handshake::suite_name;
 use mesh_wire::roster::{Leaf, Link, Roles};
 use tokio::sync::watch;
 
+use self::wss::BesideChanges;
 use crate::config::Config;
+use crate::door::DoorState;
 use crate::engine::{EngineSnapshot, Slow, ThreadSnapshot};
 use crate::interface;
 use crate::relays::pool::RelayPool;
@@ -37,6 +41,12 @@ pub struct View {
     pub relays: Vec<RelayStatus>,
     /// Who is at which relay.
     pub pool: Option<RelayPool>,
+    /// The own door.
+    pub door: Option<watch::Receiver<DoorState>>,
+    /// Where peers say that their doors are, and why the last attempt there failed.
+    pub doors: BTreeMap<NodeId, (DoorTold, Option<String>)>,
+    /// Changes of paths to and from direct WSS.
+    pub beside: BTreeMap<NodeId, BesideChanges>,
     /// Whether data passes, or what is waited for.
     pub ready: Readiness,
     /// What came over local networks.
@@ -66,6 +76,7 @@ pub fn status(config: &Config, own: NodeId, view: &View, engine: Option<&EngineS
         peers,
         crypto: CryptoStatus { provider: config.provider.to_string(), aead: config.aead.to_string() },
         slowed_by: engine.map(|engine| slowdowns(&engine.slow)).unwrap_or_default(),
+        wss: wss::own(config, view),
     }
 }
 
@@ -183,8 +194,9 @@ fn peer(
         })
     });
     let on_udp = live.is_some_and(|peer| matches!(peer.path, Path::Udp(_)));
+    let beside = pool.filter(|_| !on_udp).and_then(|pool| pool.beside(&leaf.node_id));
     let state = match live.map(|peer| peer.phase) {
-        Some(PeerPhase::Established) if on_udp => PeerState::Established,
+        Some(PeerPhase::Established) if on_udp || beside.is_some() => PeerState::Established,
         _ if online == Some(false) => PeerState::Offline,
         Some(PeerPhase::Established) => PeerState::Established,
         Some(PeerPhase::Handshaking) => PeerState::Handshaking,
@@ -192,33 +204,41 @@ fn peer(
     };
     let established = state == PeerState::Established;
     let direct = established && on_udp;
-    let on_relay = established && !direct && connected;
+    let beside = beside.filter(|_| established);
+    let on_relay = established && !direct && beside.is_none() && connected;
+    let changes = view.beside.get(&leaf.node_id).cloned().unwrap_or_default();
+    let last_change = match changes.last {
+        Some((change, at)) => Some((change, at.elapsed())),
+        None => live
+            .and_then(|peer| peer.last_change)
+            .map(|change| (path_change((change.from, change.to), change.reason), change.since)),
+    };
     PeerStatus {
         name: leaf.name.to_string(),
         node_id: leaf.node_id.to_string(),
         addresses: addresses(leaf),
         groups: leaf.groups.iter().map(ToString::to_string).collect(),
         online,
-        path: match (direct, on_relay) {
-            (true, _) => PathKind::Direct,
-            (false, true) => PathKind::Relay,
-            (false, false) => PathKind::None,
+        path: match (direct, beside.is_some(), on_relay) {
+            (true, _, _) => PathKind::Direct,
+            (false, true, _) => PathKind::DirectWss,
+            (false, false, true) => PathKind::Relay,
+            (false, false, false) => PathKind::None,
         },
         endpoint: match live.map(|peer| peer.path) {
             Some(Path::Udp(address)) if direct => Some(address),
-            Some(Path::Udp(_) | Path::Relay(_)) | None => None,
+            Some(Path::Udp(_) | Path::Relay(_)) | None => beside.map(|beside| beside.address),
         },
-        path_changes: live.map_or(0, |peer| peer.path_changes),
-        last_path_change: live
-            .and_then(|peer| peer.last_change)
-            .map(|change| path_change((change.from, change.to), change.reason)),
-        last_path_change_s: live.and_then(|peer| peer.last_change).map(|change| change.since.as_secs()),
+        path_changes: live.map_or(0, |peer| peer.path_changes) + changes.count,
+        last_path_change_s: last_change.as_ref().map(|(_, since)| since.as_secs()),
+        last_path_change: last_change.map(|(change, _)| change),
         path_mtu: live.filter(|_| direct).and_then(|peer| peer.path_mtu),
         // Only where there is something to say, so that an answer about a thousand idle peers stays small.
         direct: engine
             .zip(live)
             .filter(|(_, peer)| peer.session.is_some())
             .map(|(engine, peer)| direct_status(engine, peer)),
+        wss: wss::peer(view, &leaf.node_id),
         software: None,
         relay: pool.filter(|_| on_relay).and_then(|pool| pool.carries(&leaf.node_id)),
         home_relays: pool.map(|pool| pool.homes(&leaf.node_id)).unwrap_or_default(),

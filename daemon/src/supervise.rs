@@ -10,6 +10,7 @@
 //! future; stopping twice is harmless.
 
 mod connections;
+mod doors;
 mod handle;
 mod machines;
 mod network;
@@ -384,6 +385,9 @@ impl Supervisor {
         view.relay = running.and_then(Running::home_relay).cloned();
         view.relays = running.map(Running::relays).unwrap_or_default();
         view.pool = running.map(Running::pool);
+        view.door = running.and_then(Running::door);
+        view.doors = running.map(Running::doors).unwrap_or_default();
+        view.beside = running.map(Running::beside).unwrap_or_default();
         view.lan = running.and_then(Running::lan);
         view.ice = running.and_then(Running::ice);
         view.state = match (&self.membership, running) {

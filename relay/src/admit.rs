@@ -156,7 +156,9 @@ impl AdmitError {
             Self::Message(_) | Self::Refused(Refused::Malformed) => &metrics.auth_bad_message,
             Self::Refused(Refused::BadSignature) => &metrics.auth_bad_signature,
             Self::Refused(Refused::NotServed) => &metrics.auth_not_served,
-            Self::Refused(Refused::NotRoot | Refused::NotAdmitted(_)) => &metrics.auth_not_admitted,
+            Self::Refused(Refused::NotRoot | Refused::NotAdmitted(_) | Refused::Unwelcome) => {
+                &metrics.auth_not_admitted
+            }
             Self::Busy | Self::Failed => &metrics.auth_busy,
         };
         counter.add(1);
@@ -244,6 +246,9 @@ async fn take_seat(
     let source = source_key(address.ip());
     let joined = shared.hub().join(party, role, source, outbox.clone());
     let member = joined.map_err(|_| AdmitError::Busy)?;
+    if let Some(door) = &shared.door {
+        door.came(party.1, address, shared);
+    }
     Ok((role, party, Seat { member, outbox, shared: shared.clone(), udp: None }))
 }
 
@@ -259,9 +264,15 @@ fn check(
         Err(mesh_wire::WireError::Version(_)) => return Err(AdmitError::Message(ErrorCode::Version)),
         Ok(_) | Err(_) => return Err(AdmitError::Message(ErrorCode::BadMessage)),
     };
+    if shared.door.is_some() && auth.role != Role::Member {
+        return Err(AdmitError::Refused(Refused::Unwelcome));
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let party = auth::check(&auth, hello, exporter, &shared.config, &shared.heads, UnixSeconds(now))
         .map_err(AdmitError::Refused)?;
+    if shared.door.as_ref().is_some_and(|door| !door.permits(auth.role, party)) {
+        return Err(AdmitError::Refused(Refused::Unwelcome));
+    }
     Ok((auth.role, party))
 }
 

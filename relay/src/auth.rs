@@ -21,6 +21,8 @@ pub(crate) enum Refused {
     BadSignature,
     /// Keys, proof or signature are malformed.
     Malformed,
+    /// The node whose door this is does not take this client.
+    Unwelcome,
 }
 
 /// Checks CLIENT_AUTH against the challenge of this connection.
@@ -62,6 +64,7 @@ impl Refused {
             Self::NotRoot => (ErrorCode::NotAdmitted, "the keys are not those of the network's root"),
             Self::NotAdmitted(error) => return (ErrorCode::NotAdmitted, error.to_string()),
             Self::BadSignature => (ErrorCode::BadSignature, "the signature does not verify"),
+            Self::Unwelcome => (ErrorCode::NotAdmitted, "this node takes no connection of this client"),
             Self::Malformed => (ErrorCode::BadMessage, "keys, proof or signature are malformed"),
         };
         (code, text.to_owned())

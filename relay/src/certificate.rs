@@ -71,12 +71,19 @@ impl Certificate {
         let own_path = config.state_dir.join(OWN_FILE);
         match (&config.certificate, &config.key) {
             (Some(chain_path), Some(key_path)) => Self::load(chain_path, key_path),
-            _ if own_path.exists() => Self::load(&own_path, &own_path),
-            _ => {
-                create_own(&own_path)?;
-                Self::load(&own_path, &own_path)
-            }
+            _ => Self::own(&own_path),
         }
+    }
+
+    /// Reads a certificate of this program's making; makes it when it is missing.
+    ///
+    /// # Errors
+    /// [`CertificateError`] names the file.
+    pub(crate) fn own(path: &Path) -> Result<Self, CertificateError> {
+        if !path.exists() {
+            create_own(path)?;
+        }
+        Self::load(path, path)
     }
 
     /// Reads the certificate without making one: `Ok(None)` when the relay's own is not there yet.

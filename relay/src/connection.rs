@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::Shared;
 use crate::admit::Socket;
 use crate::bucket::Bucket;
+use crate::doubt::{Doubt, Verdict};
 use crate::hub::Member;
 use crate::outbox::Outbox;
 use crate::queue::{Dropped, Next};
@@ -77,6 +78,8 @@ pub(crate) struct Connection {
     unflushed: bool,
     /// Since when, and at which count of written bytes, the kernel has taken nothing.
     blocked: Option<(Instant, u64)>,
+    /// Behind the door of a node: whether the client gives signs of life.
+    doubt: Option<Doubt>,
     /// Nothing more is read; what is queued is still written.
     ending: bool,
     timer: Pin<Box<Sleep>>,
@@ -124,6 +127,7 @@ impl Connection {
             rest: None,
             unflushed: false,
             blocked: None,
+            doubt: seat.shared.door.is_some().then(Doubt::default),
             ending: false,
             timer: Box::pin(tokio::time::sleep(heartbeat)),
             seat,
@@ -174,6 +178,9 @@ impl Connection {
         if result? {
             let written = self.socket.get_ref().get_ref().0.written();
             if self.blocked.is_none_or(|(_, before)| before != written) {
+                if let Some(doubt) = self.doubt.as_mut().filter(|_| self.blocked.is_some()) {
+                    doubt.progressed(now);
+                }
                 self.blocked = Some((now, written));
             }
         } else {
@@ -192,6 +199,9 @@ impl Connection {
             let first = rest.is_none();
             let next = rest.map_or_else(|| self.seat.outbox.pop(now, dropped), Next::Message);
             if let Next::Message(message) = next {
+                if let Some(doubt) = self.doubt.as_mut().filter(|_| first && is_data(&message)) {
+                    doubt.sent(now);
+                }
                 let message = if first && message.len() <= DATA_MESSAGE {
                     Message::Binary(message)
                 } else {
@@ -236,6 +246,9 @@ impl Connection {
             };
             self.heard = now;
             self.pings = 0;
+            if self.doubt.as_mut().is_some_and(|doubt| doubt.heard(now)) {
+                self.set_doubtful(false);
+            }
             match message {
                 Message::Binary(bytes) => self.handle(&bytes, now),
                 // The library answers; this only makes a flood of them count.
@@ -364,10 +377,14 @@ impl Connection {
             self.seat.outbox.control(&RelayMessage::Ping(*b"heartbt?"));
             cx.waker().wake_by_ref();
         }
+        self.look_for_life(cx, now)?;
         let stalls = self.blocked.map(|(since, _)| since + STALL);
+        let judges = self.doubt.as_ref().and_then(Doubt::due);
         let resumes = self.pause().filter(|until| *until > now);
-        let deadline =
-            [stalls, resumes, self.expires].into_iter().flatten().fold(self.next_ping(), Instant::min);
+        let deadline = [stalls, resumes, judges, self.expires]
+            .into_iter()
+            .flatten()
+            .fold(self.next_ping(), Instant::min);
         // A timer that fires early is cheaper than one that is set anew for every message.
         if self.timer.is_elapsed() || self.timer.deadline() > deadline.into() {
             self.timer.as_mut().reset(deadline.into());
@@ -376,6 +393,28 @@ impl Connection {
             cx.waker().wake_by_ref();
         }
         Ok(())
+    }
+
+    /// Asks a client for a sign of life that is sent frames and is silent, and tells the node behind the door.
+    fn look_for_life(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
+        let Some(doubt) = &mut self.doubt else { return Ok(()) };
+        match doubt.check(now) {
+            Verdict::Fine => {}
+            Verdict::Ask => {
+                self.seat.outbox.control(&RelayMessage::Ping(*b"answer?!"));
+                cx.waker().wake_by_ref();
+            }
+            Verdict::Doubtful => self.set_doubtful(true),
+            Verdict::Silent => return Err(End::Silent),
+        }
+        Ok(())
+    }
+
+    fn set_doubtful(&self, doubtful: bool) {
+        self.seat.outbox.set_doubtful(doubtful);
+        if let Some(door) = &self.seat.shared.door {
+            door.doubt(self.seat.member.party.1, doubtful);
+        }
     }
 
     fn next_ping(&self) -> Instant {
@@ -389,6 +428,11 @@ fn fragment(mut message: Bytes, first: bool) -> (Frame, Option<Bytes>) {
     let rest = (message.len() > FRAGMENT).then(|| message.split_off(FRAGMENT));
     let opcode = OpCode::Data(if first { OpData::Binary } else { OpData::Continue });
     (Frame::message(message, opcode, rest.is_none()), rest)
+}
+
+/// Tells whether a message to a client holds frames.
+fn is_data(message: &[u8]) -> bool {
+    matches!(RelayMessage::parse(message), Ok(RelayMessage::Recv(_)))
 }
 
 /// What a message takes from the client's bucket: its bytes, but at least what handling it costs us.

@@ -46,6 +46,8 @@ pub(crate) struct Hub {
     next_connection: u64,
     /// Grows with every join, so that a connection can remember who is absent.
     joins: Arc<AtomicU64>,
+    /// The one whom alone the others may reach, of a hub behind a door.
+    host: Option<NodeId>,
 }
 
 /// What a [`Hub`] holds at most.
@@ -144,7 +146,24 @@ impl Hub {
             limits,
             next_connection: 0,
             joins: Arc::default(),
+            host: None,
         }
+    }
+
+    /// From here on clients reach `host` alone, and it them.
+    pub(crate) fn guard(&mut self, host: NodeId) {
+        self.host = Some(host);
+    }
+
+    /// Ends the connections of all who may not stay.
+    pub(crate) fn end(&self, stays: impl Fn(&Party) -> bool) {
+        for (_, client) in self.clients.iter().filter(|(party, _)| !stays(party)) {
+            client.outbox.close_with(ErrorCode::NotAdmitted, "membership ended");
+        }
+    }
+
+    fn is_closed(&self, one: NodeId, other: NodeId) -> bool {
+        self.host.is_some_and(|host| host != one && host != other)
     }
 
     /// Adds a client. An older connection of the same party is ended; its peers keep their handles.
@@ -207,8 +226,9 @@ impl Hub {
     pub(crate) fn bind(&mut self, member: Member, node: NodeId) {
         let target = (member.party.0, node);
         let target_role = self.clients.get(&target).map(|client| client.role);
+        let closed = self.is_closed(member.party.1, node);
         let Some(client) = current(&mut self.clients, member) else { return };
-        let refusal = if node == member.party.1 || !may_bind(client.role, target) {
+        let refusal = if node == member.party.1 || closed || !may_bind(client.role, target) {
             Some((ErrorCode::NotPermitted, "this client may not reach that node"))
         } else if client.table.open(node, true, &mut self.handles).is_none() {
             Some((ErrorCode::TooManyHandles, "this client has as many handles as it may have"))
@@ -240,8 +260,9 @@ impl Hub {
     pub(crate) fn route(&mut self, member: Member, handle: u32) -> Result<Route, NoRoute> {
         let client = current(&mut self.clients, member).ok_or(NoRoute::UnknownHandle)?;
         let (role, node) = (client.role, client.table.node(handle).ok_or(NoRoute::UnknownHandle)?);
+        let closed = self.is_closed(member.party.1, node);
         let destination = self.clients.get_mut(&(member.party.0, node)).ok_or(NoRoute::Absent)?;
-        if !may_reach(role, destination.role) {
+        if closed || !may_reach(role, destination.role) {
             return Err(NoRoute::NotPermitted);
         }
         let sender = member.party.1;

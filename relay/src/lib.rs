@@ -17,6 +17,8 @@ mod bucket;
 mod certificate;
 mod config;
 mod connection;
+mod door;
+mod doubt;
 mod gate;
 mod hub;
 mod listen;
@@ -47,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use certificate::Certificate;
 pub use certificate::CertificateError;
 pub use config::{Access, Config, ConfigError, Limits, UdpListen};
+pub use door::{Door, DoorConfig, DoorCounts, DoorSender, DoorSink};
 use gate::{Gate, GateLimits};
 #[cfg(feature = "bench")]
 pub use hub::bench::Forwarding;
@@ -79,6 +82,9 @@ pub enum StartError {
     /// The certificate does not serve for TLS.
     #[error("TLS cannot be set up ({0})")]
     Tls(#[from] rustls::Error),
+    /// There is no place for the node behind a door, which a fresh one always has.
+    #[error("the node has no place behind its door")]
+    Full,
 }
 
 /// A task of the relay ended, which none does before it is told to.
@@ -228,6 +234,8 @@ struct Shared {
     checks: Arc<Semaphore>,
     heads: HeadCache,
     udp: udp::Clients,
+    /// Of a relay that is the door of a node.
+    door: Option<door::Rules>,
 }
 
 impl Shared {
@@ -260,6 +268,7 @@ impl Shared {
             checks: Arc::new(Semaphore::new((cores / 2).max(1))),
             heads: HeadCache::new(),
             udp,
+            door: None,
             config,
         }
     }

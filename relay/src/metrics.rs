@@ -77,6 +77,26 @@ impl Counter {
 }
 
 impl Metrics {
+    /// Returns how many connections were refused or failed before they were a client's.
+    pub(crate) fn refused(&self) -> u64 {
+        [
+            &self.auth_bad_signature,
+            &self.auth_not_admitted,
+            &self.auth_not_served,
+            &self.auth_bad_message,
+            &self.auth_busy,
+            &self.tls_errors,
+            &self.websocket_errors,
+            &self.handshake_timeouts,
+            &self.refused_full,
+            &self.refused_too_many,
+            &self.refused_too_fast,
+        ]
+        .map(Counter::get)
+        .iter()
+        .sum()
+    }
+
     /// Returns the counter of what is dropped for this reason.
     pub(crate) const fn no_route(&self, reason: NoRoute) -> &Counter {
         match reason {

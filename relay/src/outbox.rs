@@ -17,6 +17,8 @@ pub(crate) struct Outbox {
     waker: AtomicWaker,
     /// Changes when a handle of this client ends, and when the client goes: cached routes to it are void then.
     epoch: AtomicU32,
+    /// 1 while the client gives no sign of life; kept behind doors only.
+    doubtful: AtomicU32,
 }
 
 impl Outbox {
@@ -65,6 +67,15 @@ impl Outbox {
     /// Sets whom to wake when something is queued; to be called before [`Outbox::pop`].
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
+    }
+
+    /// Tells whether the client gives no sign of life although frames go to it.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.doubtful.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn set_doubtful(&self, doubtful: bool) {
+        self.doubtful.store(doubtful.into(), Ordering::Relaxed);
     }
 
     pub(crate) fn epoch(&self) -> u32 {

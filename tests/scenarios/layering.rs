@@ -38,6 +38,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mesh-cache",
             "mesh-content",
             "mesh-control",
+            // A node with a door runs a relay for itself.
+            "meshrelay",
         ],
     ),
     ("meshrelay", &["mesh-identity", "mesh-wire", "mesh-socket"]),

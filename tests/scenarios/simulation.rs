@@ -384,6 +384,8 @@ impl Simulation {
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Relays { .. }
+                | NodeEvent::Door { .. }
+                | NodeEvent::NoDirect { .. }
                 | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Near { .. }

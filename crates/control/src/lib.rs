@@ -25,9 +25,9 @@ pub use types::{
     AddressKind, BirthdayStatus, Counters, CryptoStatus, DirectStatus, DownAnswer, Event, EventKind,
     FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping, Netcheck,
     NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind, PathReason,
-    PeerState, PeerStatus, Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness,
+    PeerState, PeerStatus, PeerWss, Peers, PingAnswer, PingRequest, PingVia, PortMappingCheck, Readiness,
     RelayRequest, RelaySource, RelayState, RelayStatus, Relays, RemoteAddress, Role, SessionStatus, Slowdown,
-    Status, ThreadCounters, UpAnswer, UpRequest, Version,
+    Status, ThreadCounters, UpAnswer, UpRequest, Version, WssStatus,
 };
 
 /// Where `meshd` listens unless told otherwise.

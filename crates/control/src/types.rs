@@ -6,6 +6,7 @@ mod event;
 mod netcheck;
 mod request;
 mod status;
+mod wss;
 
 pub use change::{PathChange, PathReason};
 pub use direct::{AddressKind, BirthdayStatus, DirectStatus, NatMapping, OwnAddress, RemoteAddress};
@@ -20,3 +21,4 @@ pub use status::{
     Peers, Readiness, RelaySource, RelayState, RelayStatus, Role, SessionStatus, Slowdown, Status,
     ThreadCounters,
 };
+pub use wss::{PeerWss, WssStatus};

@@ -34,9 +34,23 @@ pub(crate) enum DialError {
 pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let resolve = |source| DialError::Resolve { host: host.to_owned(), source };
     let found = lookup_host((host, port)).await.map_err(resolve)?;
-    let mut addresses = interleave(found.collect()).into_iter();
+    race(found.collect(), resolve(io::Error::from(io::ErrorKind::NotFound))).await
+}
+
+/// Connects to the first of these addresses that answers; see [`dial`].
+///
+/// # Errors
+/// [`DialError::Connect`] when none answers.
+pub(crate) async fn dial_addresses(first: SocketAddr, others: &[SocketAddr]) -> Result<TcpStream, DialError> {
+    let addresses = [&[first], others].concat();
+    let source = io::Error::from(io::ErrorKind::NotConnected);
+    race(addresses, DialError::Connect { address: first, source }).await
+}
+
+/// Connects to the first address that answers; the error is that of the last one, or the one that is given without any.
+async fn race(addresses: Vec<SocketAddr>, mut last_error: DialError) -> Result<TcpStream, DialError> {
+    let mut addresses = interleave(addresses).into_iter();
     let mut attempts = JoinSet::new();
-    let mut last_error = resolve(io::Error::from(io::ErrorKind::NotFound));
     loop {
         let waiting = match addresses.next() {
             Some(address) => {

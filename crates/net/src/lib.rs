@@ -29,7 +29,7 @@ pub use lan::{
     MAX_LINKS, lan_links,
 };
 pub use mesh_socket::{Lost, Room, Rooms};
-pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
+pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping, Transport};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
     QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,

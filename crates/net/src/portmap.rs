@@ -1,4 +1,4 @@
-//! Port mappings: keeps UDP ports open on the local gateways by PCP (RFC 6887), NAT-PMP (RFC 6886) or UPnP-IGD.
+//! Port mappings: keeps UDP or TCP ports open on the local gateways by PCP (RFC 6887), NAT-PMP (RFC 6886) or UPnP-IGD.
 //!
 //! In: local ports, and [`PortMapper::network_changed`]. Out: a watched list of [`PortMapping`]s. One task finds the
 //! gateways ([`gateways`]) and listens to their [`announcements`]; one [`worker`] per gateway and own address asks
@@ -38,13 +38,42 @@ use worker::Worker;
 /// Which ports to map.
 #[derive(Clone, Debug)]
 pub struct PortMapConfig {
-    /// Local UDP ports to reach by IPv4.
+    /// Whether they are ports of UDP or TCP.
+    pub transport: Transport,
+    /// Local ports to reach by IPv4.
     pub ipv4: Vec<u16>,
-    /// Local UDP ports to reach by IPv6, through firewalls.
+    /// Local ports to reach by IPv6, through firewalls.
     pub ipv6: Vec<u16>,
     /// How long a mapping outlives a node that vanishes, as far as the gateway agrees; renewed after half of it.
     /// [`PortMapper::LIFETIME`] is a good one.
     pub lifetime: Duration,
+}
+
+/// What ports are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl Transport {
+    /// Its number in the IP header, which PCP uses (RFC 6887, section 11.1).
+    const fn number(self) -> u8 {
+        match self {
+            Self::Udp => 17,
+            Self::Tcp => 6,
+        }
+    }
+
+    /// Its name in UPnP.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
 }
 
 /// An external port that a gateway says it forwards.
@@ -206,7 +235,7 @@ impl Actor {
             return;
         }
         let (stop, changed) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let worker = Worker::new(gateway, ports, self.config.lifetime, self.mappings.clone());
+        let worker = Worker::new(gateway, ports, &self.config, self.mappings.clone());
         self.tasks.spawn(worker.run(stop.clone(), changed.clone()));
         self.workers.insert(gateway, Slot { stop, changed, wanted_again: false });
     }

@@ -59,6 +59,8 @@ pub struct RelayConfig {
     pub admission: Vec<u8>,
     /// Frames may go over UDP where the relay offers it and the network lets it through.
     pub udp: bool,
+    /// Where the relay is, instead of where its name says; none is looked up then.
+    pub at: Vec<SocketAddr>,
 }
 
 /// A change of the connection, or something that the relay says.
@@ -70,6 +72,8 @@ pub enum RelayEvent {
     Up {
         /// The client's own address as the relay sees it.
         observed: SocketAddr,
+        /// The relay's address.
+        relay: Option<SocketAddr>,
         /// From the start of the attempt, name resolution included.
         connect_time: Duration,
     },
@@ -398,7 +402,7 @@ impl Client {
             () = self.stop.cancelled() => return (None, Duration::ZERO),
             result = timeout(CONNECT_TIMEOUT, attempt) => result,
         };
-        let (socket, welcome, relay) = match attempt {
+        let connect::Connected { socket, welcome, remote, udp } = match attempt {
             Ok(Ok(connected)) => connected,
             Ok(Err(error)) => return (Some(error), Duration::ZERO),
             Err(_) => return (Some(RelayError::Timeout), Duration::ZERO),
@@ -406,8 +410,13 @@ impl Client {
         self.shared.outgoing.queue().connected();
         self.shared.ready.store(true, Ordering::Relaxed);
         let (connect_time, up_since) = (started.elapsed(), Instant::now());
-        self.sink.event(RelayEvent::Up { observed: welcome.observed, connect_time });
-        let link = link::Link::new((socket, relay), &welcome, self.shared.clone(), self.sink.clone());
+        self.sink.event(RelayEvent::Up { observed: welcome.observed, relay: Some(remote), connect_time });
+        let link = link::Link::new(
+            (socket, udp.then_some(remote)),
+            &welcome,
+            self.shared.clone(),
+            self.sink.clone(),
+        );
         let ended = link.run(&self.stop).await;
         self.shared.ready.store(false, Ordering::Relaxed);
         let room = self.shared.outgoing.queue().disconnected();

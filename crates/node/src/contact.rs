@@ -113,7 +113,7 @@ impl Node {
     pub(crate) fn paths(&self, slot: Slot) -> Vec<Path> {
         let peer = &self.peers[slot.0];
         let endpoints = self.config.endpoints.get(&peer.name).into_iter().flatten();
-        let relay = (peer.online != Some(false)).then_some(Path::Relay(peer.id));
+        let relay = (peer.beside || peer.online != Some(false)).then_some(Path::Relay(peer.id));
         let near = peer.paths.near().iter().copied();
         let found = near.chain(peer.paths.answered().take(FOUND)).map(Path::Udp);
         let mut paths: Vec<_> = endpoints.map(|address| Path::Udp(*address)).chain(relay).collect();
@@ -261,6 +261,9 @@ impl Node {
             self.event(NodeEvent::Established { peer });
             if !self.relays.list.is_empty() {
                 self.tell_relays(now.instant, slot, tx);
+            }
+            if self.door.is_some() {
+                self.tell_door(now.instant, slot, tx);
             }
         }
         self.flush_queue(now, slot, tx);

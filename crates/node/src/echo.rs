@@ -60,8 +60,8 @@ impl Node {
         let known = Known {
             current: peer.paths.current(),
             relay: Path::Relay(peer.id),
-            connected: self.relay,
-            present: peer.online != Some(false),
+            connected: self.relay || peer.beside,
+            present: peer.beside || peer.online != Some(false),
             direct: peer.paths.direct(now.instant),
             searches: self.config.direct,
         };

@@ -255,6 +255,7 @@ impl Node {
             }
             Ok(Control::PathResponse(response)) => self.handle_path_response(now, slot, path, response, tx),
             Ok(Control::Relays(told)) => self.handle_relays(now.instant, slot, told),
+            Ok(Control::Door(told)) => self.handle_door(now.instant, slot, told),
             Ok(Control::Keepalive) => {}
             Ok(Control::EnrolRequest { .. } | Control::EnrolPart { .. } | Control::EnrolRefused { .. })
             | Err(_) => {

@@ -21,6 +21,7 @@ mod bucket;
 mod by_relay;
 mod contact;
 mod counters;
+mod door;
 mod early;
 mod echo;
 mod handshaker;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use mesh_identity::Roster;
 use mesh_session::PqProvider;
-use mesh_wire::control::{Candidate, Candidates, IceOffer, RelaysTold};
+use mesh_wire::control::{Candidate, Candidates, DoorTold, IceOffer, RelaysTold};
 use mesh_wire::roster::Leaf;
 use mesh_wire::{NetId, NodeId, Pin};
 
@@ -138,6 +138,18 @@ pub enum NodeEvent {
         /// Their keys, at most [`RELAYS_TOLD`](mesh_wire::control::RELAYS_TOLD).
         relays: Vec<Pin>,
     },
+    /// The peer says where it takes connections by itself, or that it does not any more.
+    Door {
+        /// Who.
+        peer: NodeId,
+        /// Where; no address of the overlay, no list is empty.
+        door: Option<DoorTold>,
+    },
+    /// A search for a path without the relay found nothing while packets went over the relay.
+    NoDirect {
+        /// With whom.
+        peer: NodeId,
+    },
     /// Packets wait for a peer that is at no relay of this node, and no other way to it is known.
     Absent {
         /// Who.
@@ -234,6 +246,8 @@ pub struct Node {
     pub(crate) proof: bool,
     /// The relays at which this node is, home first, where there is a choice.
     pub(crate) relays: RelaysTold,
+    /// Where this node takes connections of its peers by itself.
+    pub(crate) door: Option<DoorTold>,
 }
 
 impl Node {
@@ -264,6 +278,7 @@ impl Node {
             allowance: Allowance::default(),
             proof: false,
             relays: RelaysTold::default(),
+            door: None,
             config,
         };
         node.stand_on(roster);

@@ -129,6 +129,8 @@ pub(crate) enum Step {
     Birthday,
     /// Frames take another path.
     Moved,
+    /// A search found nothing while frames go over the relay.
+    Failed,
     /// The path in use carries frames of another length than before.
     Sized,
 }
@@ -499,6 +501,9 @@ impl Paths {
                 self.failures = self.failures.saturating_add(1);
                 let wait = BACKOFF_FIRST.saturating_mul(1 << (self.failures - 1).min(8)).min(BACKOFF_MOST);
                 self.next_search = Some(now + wait);
+                if matches!(self.current, Path::Relay(_)) {
+                    steps.push(Step::Failed);
+                }
             }
             return;
         }

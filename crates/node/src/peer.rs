@@ -84,6 +84,10 @@ pub(crate) struct Peer {
     pub(crate) shared: Told,
     /// How often it may say at which relays it is.
     pub(crate) told_relays: Bucket,
+    /// How often it may say where its door is.
+    pub(crate) told_door: Bucket,
+    /// What goes by the relay reaches it past the relays, whether these are connected or not.
+    pub(crate) beside: bool,
 }
 
 /// A question whether a session still stands.
@@ -184,6 +188,8 @@ impl Peer {
             alone: None,
             shared: Told::default(),
             told_relays: Bucket::default(),
+            told_door: Bucket::default(),
+            beside: false,
         }
     }
 
@@ -212,7 +218,8 @@ impl Peer {
 
     /// Tells whether it may be there: the relay does not say otherwise, or a session stands beside the relay.
     pub(crate) fn is_reachable(&self) -> bool {
-        self.online != Some(false)
+        self.beside
+            || self.online != Some(false)
             || (matches!(self.paths.current(), Path::Udp(_)) && !self.sessions.is_empty())
     }
 

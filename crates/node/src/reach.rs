@@ -72,11 +72,17 @@ impl Node {
             }
             return;
         }
-        for slot in (0..self.peers.len()).map(Slot) {
-            let setting = self.setting(slot);
-            if self.peers[slot.0].paths.relay_lost(now.instant, setting) {
-                self.moved(slot);
-            }
+        for slot in
+            (0..self.peers.len()).map(Slot).filter(|slot| !self.peers[slot.0].beside).collect::<Vec<_>>()
+        {
+            self.relay_lost(now.instant, slot);
+        }
+    }
+
+    pub(crate) fn relay_lost(&mut self, now: Instant, slot: Slot) {
+        let setting = self.setting(slot);
+        if self.peers[slot.0].paths.relay_lost(now, setting) {
+            self.moved(slot);
         }
     }
 
@@ -129,7 +135,8 @@ impl Node {
     /// What the paths of a peer depend on.
     pub(crate) fn setting(&self, slot: Slot) -> Setting {
         let searches = self.config.direct && !self.peers[slot.0].sessions.is_empty();
-        let relay = self.relay && self.peers[slot.0].online != Some(false);
+        let peer = &self.peers[slot.0];
+        let relay = peer.beside || (self.relay && peer.online != Some(false));
         let birthday = searches && self.config.birthday;
         let (mapping, most) = (self.candidates.mapping, self.longest_payload());
         Setting { searches, relay, birthday, mapping, most }
@@ -266,6 +273,7 @@ impl Node {
                     self.moved(slot);
                     self.begin_hold(now, slot, tx);
                 }
+                Step::Failed => self.event(NodeEvent::NoDirect { peer: self.peers[slot.0].id }),
                 Step::Sized => self.event(NodeEvent::PathSize { peer: self.peers[slot.0].id }),
             }
         }

@@ -20,6 +20,7 @@ mod agents;
 mod beyond;
 mod crossing;
 mod direct;
+mod door;
 mod order;
 mod relays;
 mod threads;

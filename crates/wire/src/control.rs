@@ -1,11 +1,13 @@
 //! Control messages inside sealed frames.
 
+mod door;
 mod ice;
 mod path;
 mod relays;
 
 use zeroize::Zeroizing;
 
+pub use self::door::{DOOR_ADDRESSES, DoorTold};
 pub use self::ice::{FRAGMENT, IceCredentials, IceOffer, PASSWORD};
 pub use self::path::{
     CANDIDATES, CHALLENGE as PATH_CHALLENGE, Candidate, CandidateKind, Candidates, Mapping, PROBE,
@@ -48,6 +50,8 @@ pub enum Control<'a> {
     Ice(IceOffer),
     /// Tells the relays at which the sender is.
     Relays(RelaysTold),
+    /// Tells where the sender takes connections of its peers by itself, if it does.
+    Door(Option<DoorTold>),
     /// A joining node asks for membership; its keys are those of the handshake.
     EnrolRequest {
         /// The name it wants, which an invitation with a name overrides; behind a `~` it is a proposal that the
@@ -303,6 +307,10 @@ impl<'a> Control<'a> {
                 out.put_u8(0x0b);
                 told.put(&mut out);
             }
+            Self::Door(told) => {
+                out.put_u8(0x0c);
+                door::put(told.as_ref(), &mut out);
+            }
             Self::RekeyOffer(part) => {
                 out.put_u8(0x08);
                 part.encode(&mut out);
@@ -351,6 +359,7 @@ impl<'a> Control<'a> {
             0x08 => Self::RekeyOffer(RekeyPart::read(&mut reader)?),
             0x09 => Self::RekeyAnswer(RekeyPart::read(&mut reader)?),
             0x0b => Self::Relays(RelaysTold::read(&mut reader)?),
+            0x0c => Self::Door(door::read(&mut reader)?),
             0x0e => Self::Ice(IceOffer::read(&mut reader)?),
             0x10 => Self::EnrolRequest { name: reader.text8(limits::NAME + 1, "name")? },
             0x11 => Self::EnrolPart {

@@ -27,7 +27,8 @@ pub(super) async fn run(args: WhyArgs, client: &Client, screen: &Screen) -> Resu
         );
     }
     screen.why(&peer, &judge(&status, &peer))?;
-    Ok(if peer.path == PathKind::Direct { Exit::Done } else { Exit::Degraded })
+    let direct = matches!(peer.path, PathKind::Direct | PathKind::DirectWss);
+    Ok(if direct { Exit::Done } else { Exit::Degraded })
 }
 
 /// Whether this is the peer's name, id or address.

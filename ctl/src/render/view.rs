@@ -108,6 +108,9 @@ pub(crate) fn peer(peer: &PeerStatus, style: Style) -> String {
     if let Some(relays) = why::home_relays(peer) {
         block.line("its relays", &relays);
     }
+    if let Some(wss) = &peer.wss {
+        block.line("its wss", &why::its_wss(wss));
+    }
     if let Some(session) = &peer.session {
         block.line("rtt", &session.rtt_ms.map_or("-".to_owned(), rtt));
         block.line(
@@ -172,6 +175,9 @@ fn path(peer: &PeerStatus) -> String {
         (PathKind::Relay, Some(relay)) => format!("relay ({})", clean(relay)),
         (PathKind::Direct, _) if peer.endpoint.is_some() => {
             peer.endpoint.map_or_else(String::new, |endpoint| format!("direct ({endpoint})"))
+        }
+        (PathKind::DirectWss, _) => {
+            peer.endpoint.map_or_else(|| peer.path.to_string(), |endpoint| format!("direct-wss ({endpoint})"))
         }
         (kind, _) => kind.to_string(),
     }

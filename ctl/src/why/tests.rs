@@ -9,8 +9,9 @@ use super::*;
 
 #[test]
 fn every_cause_has_its_reason() {
-    let cases: [(Reason, Change); 23] = [
+    let cases: [(Reason, Change); 24] = [
         (Reason::Direct, |status| status.peers[0].path = PathKind::Direct),
+        (Reason::DirectWss, |status| status.peers[0].path = PathKind::DirectWss),
         (Reason::RelayDown, |status| {
             status.relay.as_mut().unwrap().state = RelayState::Connecting;
             (status.peers[0].path, status.peers[0].online) = (PathKind::None, None);
@@ -229,6 +230,7 @@ fn sample() -> Status {
         counters: Counters::default(),
         crypto: CryptoStatus::default(),
         slowed_by: Vec::new(),
+        wss: None,
     }
 }
 

@@ -667,6 +667,7 @@ fn ready() -> Status {
         counters: Counters::default(),
         crypto: CryptoStatus::default(),
         slowed_by: Vec::new(),
+        wss: None,
     }
 }
 

@@ -66,6 +66,7 @@ impl Mailboxes {
                 continue;
             }
             let config = RelayConfig {
+                at: Vec::new(),
                 udp: true,
                 url: known.url.clone(),
                 pin: Some(known.pin),

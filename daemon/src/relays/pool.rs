@@ -3,16 +3,20 @@
 //! In: frames for a peer. Out: the same, handed to the client of the relay that the `Table` names. A lock is taken for
 //! each batch, as each client's queue does; no packet takes one.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::BytesMut;
 use mesh_net::{QueueFull, RelaySender, SendError};
 use mesh_wire::{NodeId, Pin};
+use meshrelay::{DoorCounts, DoorSender};
 use tokio::sync::Notify;
 
 use super::RELAYS;
+use super::doors::{Beside, Doors, Sent};
 use super::table::{Slot, Slots, Table};
 
 type RoomHook = Arc<dyn Fn() + Send + Sync>;
@@ -27,6 +31,7 @@ pub struct RelayPool {
 struct Shared {
     state: Mutex<State>,
     wanted: Notify,
+    doors_wanted: Notify,
 }
 
 #[derive(Default)]
@@ -40,6 +45,7 @@ struct State {
     /// Datagrams that the kernel did not take, of clients that have ended.
     unsent: u64,
     room: Option<RoomHook>,
+    doors: Doors,
 }
 
 impl RelayPool {
@@ -59,9 +65,8 @@ impl RelayPool {
         full
     }
 
-    /// Queues frames for a node at the relay where it is reached best; `class` is the traffic class of their datagrams, if they
-    /// leave as such. Without a connection the next attempt begins
-    /// soon.
+    /// Queues frames for a node: where it is connected past the relays, else at the relay where it is reached best. `class` is
+    /// the traffic class of their datagrams, if they leave as such. Without a connection the next attempt begins soon.
     ///
     /// # Errors
     /// [`SendError`]; the frames are dropped then.
@@ -73,6 +78,14 @@ impl RelayPool {
         class: u8,
     ) -> Result<(), SendError> {
         let mut state = self.lock();
+        let payload = match state.doors.send(&to, payload, segment) {
+            Sent::Yes(sent) => return sent,
+            Sent::No(payload) => payload,
+            Sent::Wanted(payload) => {
+                self.shared.doors_wanted.notify_one();
+                payload
+            }
+        };
         let way = state.table.way(&to, state.ready());
         let news = state.wants.or(way.wants);
         if std::mem::replace(&mut state.wants, news) != news {
@@ -98,7 +111,9 @@ impl RelayPool {
         let ready = state.ready();
         let among = |slot: usize| ready.is_empty() || ready.has(Slot(slot));
         let senders = state.senders.iter().enumerate().filter(|(slot, _)| among(*slot));
-        senders.filter_map(|(_, sender)| sender.as_ref()).map(RelaySender::queued_bytes).max().unwrap_or(0)
+        let relays = senders.filter_map(|(_, sender)| sender.as_ref());
+        let doors = state.doors.senders().filter(|sender| sender.is_ready());
+        relays.chain(doors).map(RelaySender::queued_bytes).max().unwrap_or(0)
     }
 
     /// Returns how many datagrams for the relays' UDP ports the kernel did not take.
@@ -120,7 +135,7 @@ impl RelayPool {
     pub fn on_room(&self, hook: impl Fn() + Send + Sync + 'static) {
         let hook: RoomHook = Arc::new(hook);
         let mut state = self.lock();
-        for sender in state.senders.iter().flatten() {
+        for sender in state.senders.iter().flatten().chain(state.doors.senders()) {
             let hook = Arc::clone(&hook);
             sender.on_room(move || hook());
         }
@@ -129,7 +144,8 @@ impl RelayPool {
 
     /// Says that the machine's network changed; see [`RelaySender::network_changed`].
     pub fn network_changed(&self) {
-        self.lock().senders.iter().flatten().for_each(RelaySender::network_changed);
+        let state = self.lock();
+        state.senders.iter().flatten().chain(state.doors.senders()).for_each(RelaySender::network_changed);
     }
 
     /// Has the round trip to every connected relay measured at once.
@@ -222,6 +238,71 @@ impl RelayPool {
     /// Returns how long a relay has carried nothing.
     pub(crate) fn idle_for(&self, slot: Slot, now: Instant) -> Option<std::time::Duration> {
         Some(self.lock().senders[slot.0].as_ref()?.idle_for(now))
+    }
+
+    /// Opens or closes the own door.
+    pub(crate) fn set_own_door(&self, own: Option<DoorSender>) {
+        self.lock().doors.set_own(own);
+    }
+
+    /// Takes that a peer is at the own door, and from where, or is not any more.
+    pub(crate) fn set_guest(&self, node: NodeId, from: Option<SocketAddr>) {
+        self.lock().doors.set_guest(node, from);
+    }
+
+    /// Puts a client of a peer's door in its place, and has it ask for the peer; or takes it out.
+    pub(crate) fn set_door(&self, node: NodeId, sender: Option<RelaySender>) {
+        let mut state = self.lock();
+        if let Some(sender) = &sender {
+            // One node is never too many.
+            let _ = sender.bind(node);
+            sender.set_several(true);
+            if let Some(hook) = state.room.clone() {
+                sender.on_room(move || hook());
+            }
+        }
+        state.doors.set_theirs(node, sender);
+    }
+
+    /// Takes that the connection to a peer's door stands, and where that is, or that it ended.
+    pub(crate) fn set_door_connected(&self, node: NodeId, address: Option<SocketAddr>) {
+        self.lock().doors.set_connected(node, address);
+    }
+
+    /// Takes whether a peer is behind its door.
+    pub(crate) fn set_door_present(&self, node: NodeId, present: bool) {
+        self.lock().doors.set_present(node, present);
+    }
+
+    /// Says whether frames for a peer should lead to a connection to its door.
+    pub(crate) fn set_door_wished(&self, node: NodeId, wished: bool) {
+        self.lock().doors.set_wished(node, wished);
+    }
+
+    /// Waits until there are frames for peers whose door should be dialled, and returns these, once.
+    pub(crate) async fn doors_wanted(&self) -> BTreeSet<NodeId> {
+        loop {
+            let wanted = self.lock().doors.take_wanted();
+            if !wanted.is_empty() {
+                return wanted;
+            }
+            self.shared.doors_wanted.notified().await;
+        }
+    }
+
+    /// Returns for how long nothing went through a peer's door; none without a client of it.
+    pub(crate) fn door_idle_for(&self, node: &NodeId, now: Instant) -> Option<std::time::Duration> {
+        self.lock().doors.idle_for(node, now)
+    }
+
+    /// Returns what carries frames for a peer past the relays.
+    pub(crate) fn beside(&self, node: &NodeId) -> Option<Beside> {
+        self.lock().doors.beside(node)
+    }
+
+    /// Returns what was counted at the own door, while it is open.
+    pub(crate) fn door_counts(&self) -> Option<DoorCounts> {
+        self.lock().doors.own().map(DoorSender::counts)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -122,15 +122,22 @@ impl Backend for Handle {
         };
         let id = leaf.node_id.to_string();
         let peer = self.status().await?.peers.into_iter().find(|peer| peer.node_id == id);
-        if peer.as_ref().is_some_and(|peer| peer.path == PathKind::Relay) {
+        if peer.as_ref().is_some_and(|peer| matches!(peer.path, PathKind::Relay | PathKind::DirectWss)) {
             // Who asks by hand does not wait for the next turn.
             inbox.command(Command::Search(leaf.node_id));
         }
         let relayed = matches!(pong.path, Path::Relay(_));
+        let beside = self.shared.view().pool.as_ref().and_then(|pool| pool.beside(&leaf.node_id));
+        let by_wss = relayed && beside.is_some();
+        let relayed = relayed && !by_wss;
         Ok(PingAnswer {
             peer: leaf.name.to_string(),
             address: Some(leaf.ipv4.into()),
-            path: if relayed { PathKind::Relay } else { PathKind::Direct },
+            path: match (by_wss, relayed) {
+                (true, _) => PathKind::DirectWss,
+                (false, true) => PathKind::Relay,
+                (false, false) => PathKind::Direct,
+            },
             relay: self.shared.view().relay.as_ref().filter(|_| relayed).map(|relay| relay.url.clone()),
             size: Some(request.size.unwrap_or(if request.via.is_some() {
                 PingRequest::MIN_SIZE

@@ -158,7 +158,7 @@ mod tests {
     }
 
     fn up() -> RelayEvent {
-        RelayEvent::Up { observed: "127.0.0.1:1".parse().unwrap(), connect_time: Duration::ZERO }
+        RelayEvent::Up { observed: "127.0.0.1:1".parse().unwrap(), relay: None, connect_time: Duration::ZERO }
     }
 
     fn peer(number: usize, present: bool) -> RelayEvent {

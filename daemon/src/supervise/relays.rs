@@ -272,6 +272,7 @@ impl Relays {
             return;
         }
         let config = RelayConfig {
+            at: Vec::new(),
             url: entry.known.url.clone(),
             pin: Some(entry.known.pin),
             role: Role::Member,

@@ -1,20 +1,22 @@
 //! Everything that runs while the node is up. What the relay's connection tells is taken in [`relay`].
 
+mod door;
 mod relay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_control::{ApiError, ErrorCode, EventKind, NodeState, NoticeLevel, Readiness, RelayStatus};
+use mesh_control::{ApiError, ErrorCode, NodeState, NoticeLevel, PathReason, Readiness, RelayStatus};
 use mesh_ice::IceCounts;
 use mesh_identity::{Identity, Roster};
 use mesh_net::{LanCounts, QuicEndpoint, QuicEvent};
 use mesh_node::NodeEvent;
 use mesh_session::handshake::Local;
 use mesh_tun::Device;
+use mesh_wire::control::DoorTold;
 use mesh_wire::{NodeId, Pin};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -22,12 +24,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::connections::Connections;
+use super::doors::{Doors, DoorsEvent};
 use super::machines::{Machines, Threads, addresses, machines, this_node, threads};
 use super::proof::{Passed, Proof};
 use super::relays::{Relays, RelaysEvent};
 use super::sinks::Sealed;
 use crate::coordinator::{self, Coordinator, CoordinatorConfig, Ledger};
 use crate::direct::Direct;
+use crate::door::DoorState;
 use crate::engine::{Command, Engine, EngineEvent, Inbox, Parts, ThreadParts};
 use crate::handshakes::Handshakes;
 use crate::ice::Ice;
@@ -35,7 +39,7 @@ use crate::one_line;
 use crate::relays::list;
 use crate::relays::pool::RelayPool;
 use crate::state::{Membership, StateDir};
-use crate::status::path_change;
+use crate::status::wss::BesideChanges;
 
 /// Events of the QUIC endpoint that wait for the supervisor; one for each peer that a network may have.
 const QUIC_EVENTS: usize = 4096;
@@ -45,6 +49,7 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// What happened while the node is up.
 pub(super) enum RunEvent {
     Relays(RelaysEvent),
+    Doors(DoorsEvent),
     Engine(EngineEvent),
     Quic(QuicEvent),
     /// Time to forget connections without a session.
@@ -73,6 +78,10 @@ pub(super) struct Running {
     quic_events: mpsc::Receiver<QuicEvent>,
     connections: Connections,
     relays: Relays,
+    doors: Doors,
+    /// Peers whose frames go over UDP.
+    on_udp: BTreeSet<NodeId>,
+    beside: BTreeMap<NodeId, BesideChanges>,
     inbox: Arc<Inbox>,
     direct: Option<Direct>,
     coordinator: Option<(Coordinator, watch::Receiver<Arc<Roster>>, CancellationToken)>,
@@ -105,6 +114,9 @@ impl Running {
             list::of(&membership, &shared.config.relays),
             Arc::clone(&inbox),
         );
+        let credentials = relay::credentials(shared, local, &membership);
+        let mut doors = Doors::start(credentials, relays.pool(), Arc::clone(&inbox));
+        doors.open(shared, state, &membership.roster);
         let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
         let sealed = Arc::new(Sealed { inbox: Arc::clone(&inbox), events });
         let (quic, pin) =
@@ -154,6 +166,9 @@ impl Running {
             quic_events,
             connections,
             relays,
+            doors,
+            on_udp: BTreeSet::new(),
+            beside: BTreeMap::new(),
             inbox,
             direct,
             coordinator,
@@ -174,6 +189,7 @@ impl Running {
         tokio::select! {
             event = self.engine_events.recv() => event.map_or(RunEvent::Ended("the engine"), RunEvent::Engine),
             event = self.relays.next() => RunEvent::Relays(event),
+            event = self.doors.next() => RunEvent::Doors(event),
             Some(event) = self.quic_events.recv() => RunEvent::Quic(event),
             roster = next_roster(rosters) => roster.map_or(RunEvent::Ended("the coordinator"), RunEvent::Roster),
             () = sleep_until(connections_due.unwrap_or_else(Instant::now)), if connections_due.is_some() => {
@@ -192,6 +208,7 @@ impl Running {
             }
             RunEvent::Engine(EngineEvent::Node(event)) => self.node_event(shared, &event),
             RunEvent::Relays(event) => self.relays_event(shared, event),
+            RunEvent::Doors(event) => self.doors_event(shared, event),
             RunEvent::Quic(QuicEvent::Info { peer, info }) => {
                 shared.set_software(peer, format!("shadowmesh {} ({})", info.version, info.os));
                 After::Nothing
@@ -237,7 +254,9 @@ impl Running {
     /// Stands on a newer roster.
     pub(super) fn adopt(&mut self, shared: &Shared, roster: &Arc<Roster>) {
         self.membership.roster = Arc::clone(roster);
-        self.relays.set_admission(relay::admission(roster, self.own));
+        let admission = relay::admission(roster, self.own);
+        self.doors.set_roster(roster, admission.clone());
+        self.relays.set_admission(admission);
         self.relays.set_list(list::of(&self.membership, &shared.config.relays));
         self.engine.send(Command::Roster(Arc::clone(roster)));
         self.present.retain(|peer, _| roster.leaf(peer).is_some());
@@ -267,7 +286,7 @@ impl Running {
                 direct.stop().await;
             }
         };
-        tokio::join!(self.relays.stop(), mapped);
+        tokio::join!(self.relays.stop(), self.doors.stop(), mapped);
         drop((self.engine, self.connections));
         if let Some(quic) = Arc::into_inner(self.quic) {
             quic.stop().await;
@@ -298,6 +317,21 @@ impl Running {
     /// What came of ICE.
     pub(super) fn ice(&self) -> Option<watch::Receiver<IceCounts>> {
         self.direct.as_ref().and_then(Direct::ice).map(Ice::counts)
+    }
+
+    /// What people may know of the own door.
+    pub(super) fn door(&self) -> Option<watch::Receiver<DoorState>> {
+        self.doors.own()
+    }
+
+    /// What is known of peers' doors.
+    pub(super) fn doors(&self) -> BTreeMap<NodeId, (DoorTold, Option<String>)> {
+        self.doors.known()
+    }
+
+    /// Changes of paths to and from direct WSS.
+    pub(super) fn beside(&self) -> BTreeMap<NodeId, BesideChanges> {
+        self.beside.clone()
     }
 
     /// The connection to the relay that is home.
@@ -384,14 +418,7 @@ impl Running {
                 return After::Nothing;
             }
             NodeEvent::Path { peer, from, path, reason } => {
-                shared.changed.put(*peer);
-                let peer = self.name(*peer);
-                let change = path_change((*from, *path), *reason);
-                let (path, reason) = (change.to, change.reason);
-                tracing::info!(%peer, from = %change.from, %path, %reason, "path changed");
-                shared.event(EventKind::Path { peer: peer.clone(), change });
-                let message = format!("{peer} is reached by the path {path}: {reason}");
-                shared.notice(NoticeLevel::Info, None, message);
+                self.path_event(shared, *peer, (*from, *path), *reason);
             }
             NodeEvent::PathSize { peer } => {
                 tracing::debug!(peer = %self.name(*peer), "the path carries packets of another length");
@@ -399,6 +426,14 @@ impl Running {
             }
             // The engine takes it.
             NodeEvent::Relays { .. } => return After::Nothing,
+            NodeEvent::Door { peer, door } => {
+                self.doors.told(*peer, door.clone());
+                self.moved_beside(shared, *peer, PathReason::Closed);
+            }
+            NodeEvent::NoDirect { peer } => {
+                self.doors.no_direct(*peer);
+                return After::Nothing;
+            }
             NodeEvent::Absent { peer } => {
                 tracing::debug!(peer = %self.name(*peer), "looked for at every relay");
                 self.relays.search();

@@ -61,6 +61,42 @@ impl Drop for Sink {
     }
 }
 
+/// Brings what the client of a peer's door hears to the engine and the supervisor. Of others than the peer the door may say
+/// what it wants.
+pub(super) struct DoorClientSink {
+    pub(super) peer: NodeId,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) events: Arc<Pending>,
+    pub(super) pool: RelayPool,
+}
+
+impl RelaySink for DoorClientSink {
+    fn frames(&self, from: NodeId, payload: BytesMut, segment: Option<u16>) {
+        if from == self.peer {
+            self.inbox.frames(Frames { from, payload, segment, marked: false });
+        }
+    }
+
+    fn event(&self, event: RelayEvent) {
+        match &event {
+            RelayEvent::Peer { node, present } if *node == self.peer => {
+                self.pool.set_door_present(*node, *present);
+            }
+            RelayEvent::Peer { .. } | RelayEvent::Roster { .. } | RelayEvent::Notice(_) => return,
+            RelayEvent::Up { relay, .. } => self.pool.set_door_connected(self.peer, *relay),
+            RelayEvent::Down { .. } => self.pool.set_door_connected(self.peer, None),
+            RelayEvent::Connecting | RelayEvent::Udp(_) | RelayEvent::Suspect(_) | RelayEvent::Rtt(_) => {}
+        }
+        self.events.put(event);
+    }
+}
+
+impl Drop for DoorClientSink {
+    fn drop(&mut self) {
+        self.events.end();
+    }
+}
+
 /// Brings what the QUIC endpoint sends to the engine, and what it tells to the supervisor.
 pub(super) struct Sealed {
     pub(super) inbox: Arc<Inbox>,

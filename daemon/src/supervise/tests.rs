@@ -28,6 +28,7 @@ impl Place {
     /// Loads what is stored, as at a start of the daemon.
     fn supervisor(&self) -> anyhow::Result<Supervisor> {
         let config = Config {
+            wss: None,
             state_dir: self.state.path(""),
             socket: self.state.path("socket"),
             interface: "mesh-test".into(),

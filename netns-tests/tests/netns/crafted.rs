@@ -113,8 +113,16 @@ impl Intruder {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
                 let heard = Arc::new(Heard::default());
-                let config =
-                    RelayConfig { udp: true, url, pin, role, net, identity: Arc::new(identity), admission };
+                let config = RelayConfig {
+                    udp: true,
+                    at: Vec::new(),
+                    url,
+                    pin,
+                    role,
+                    net,
+                    identity: Arc::new(identity),
+                    admission,
+                };
                 let client = RelayClient::start(config, heard.clone());
                 let sender = client.sender();
                 for target in targets {

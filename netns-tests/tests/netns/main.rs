@@ -43,3 +43,4 @@ mod transfer;
 mod udp;
 mod up;
 mod users;
+mod wss;

@@ -72,7 +72,8 @@ impl<'lab> World<'lab> {
         let place = |relay: &usize| self.relays[*relay].host().address().to_string();
         let among = |status: &lab::Status, mark: &str| {
             let relays = relays(&status.0);
-            let mut marked = relays.iter().filter(|relay| relay[mark] == true && relay["state"] == "connected");
+            let mut marked =
+                relays.iter().filter(|relay| relay[mark] == true && relay["state"] == "connected");
             let url = marked.next()?["url"].as_str()?.to_owned();
             left.iter().copied().find(|relay| url.contains(&place(relay)))
         };

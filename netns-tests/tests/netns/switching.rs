@@ -35,8 +35,7 @@ fn switches(lab: &Lab, further: Duration) -> Result<()> {
     pair.every_ping("0.05", 10)?;
     let [receiver, sender] = &pair.nodes;
     let to = format!("{}:7000", receiver.ipv4()?);
-    let mut received =
-        receiver.host().run(PROBE).args(["tcp-receive", "--bind", &to]).spawn("received")?;
+    let mut received = receiver.host().run(PROBE).args(["tcp-receive", "--bind", &to]).spawn("received")?;
     received.wait_for_log("ready", Duration::from_secs(5))?;
     let words = ["tcp-send", "--to", &to, "--bytes", BYTES, "--rate", RATE];
     let mut sent = sender.host().run(PROBE).args(words).spawn("sent")?;

@@ -4,6 +4,7 @@
 
 mod admission;
 mod datagrams;
+mod door;
 mod forwarding;
 mod hostile;
 mod program;

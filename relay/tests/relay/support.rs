@@ -189,6 +189,7 @@ impl Client {
         Self {
             id,
             ..Self::with_config(RelayConfig {
+                at: Vec::new(),
                 udp: true,
                 url,
                 pin: Some(relay.pin),

@@ -221,6 +221,8 @@ impl Member {
                 | NodeEvent::Path { .. }
                 | NodeEvent::PathSize { .. }
                 | NodeEvent::Relays { .. }
+                | NodeEvent::Door { .. }
+                | NodeEvent::NoDirect { .. }
                 | NodeEvent::Absent { .. }
                 | NodeEvent::Gather
                 | NodeEvent::Ice { .. }

@@ -40,6 +40,10 @@ pub enum PathReason {
     RelayLost,
     /// A handshake came through over the new path.
     Handshake,
+    /// A connection by WSS with the peer itself stands.
+    Connected,
+    /// The connection by WSS ended.
+    Closed,
     /// A reason that this version does not know.
     #[default]
     #[serde(other)]
@@ -55,6 +59,8 @@ impl fmt::Display for PathReason {
             Self::ShortOnly => "the direct path carried short frames only",
             Self::RelayLost => "the relay did not reach the peer any more",
             Self::Handshake => "a handshake came through over it",
+            Self::Connected => "a connection with the peer itself was made",
+            Self::Closed => "the connection with the peer itself ended",
             Self::Unknown => "for a reason that this version does not know",
         })
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::PathChange;
 use super::direct::DirectStatus;
+use super::wss::{PeerWss, WssStatus};
 use crate::document::Document;
 use crate::time::Timestamp;
 
@@ -41,6 +42,9 @@ pub struct Status {
     /// What keeps the node from its full speed; nothing is lost by it.
     #[serde(default)]
     pub slowed_by: Vec<Slowdown>,
+    /// Where members whose UDP is blocked may connect to this node, where the configuration wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wss: Option<WssStatus>,
 }
 
 impl Document for Status {
@@ -301,7 +305,7 @@ pub struct PeerStatus {
     /// The relays of the list at which the peer says it is, its home first; empty until it said so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub home_relays: Vec<String>,
-    /// The address of the path, when it is direct.
+    /// The peer's end of the path, when it is direct, over UDP or WSS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
     /// How often the path changed since the daemon came up.
@@ -319,6 +323,9 @@ pub struct PeerStatus {
     /// What is known of paths without the relay, while there is a session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct: Option<DirectStatus>,
+    /// Where the peer says that members may connect to it by WSS; absent until it said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wss: Option<PeerWss>,
     /// The program that the peer says it runs, with its version; absent until it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub software: Option<String>,
@@ -345,8 +352,10 @@ pub enum PathKind {
     None,
     /// A relay.
     Relay,
-    /// A direct path.
+    /// A direct path over UDP.
     Direct,
+    /// A connection by TCP, TLS and WebSocket with the peer itself.
+    DirectWss,
     /// A path that this version does not know.
     #[serde(other)]
     Unknown,
@@ -358,6 +367,7 @@ impl fmt::Display for PathKind {
             Self::None => "none",
             Self::Relay => "relay",
             Self::Direct => "direct",
+            Self::DirectWss => "direct-wss",
             Self::Unknown => "unknown",
         })
     }

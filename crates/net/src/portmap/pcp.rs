@@ -1,15 +1,18 @@
-//! Messages of the Port Control Protocol (RFC 6887), as bytes: MAP for UDP, and ANNOUNCE.
+//! Messages of the Port Control Protocol (RFC 6887), as bytes: MAP for UDP or TCP, and ANNOUNCE.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::Transport;
 
 /// Ties a mapping to the client that asked for it (section 11.1).
 pub(super) type Nonce = [u8; 12];
 
-/// A request to make, to renew or, with a lifetime of 0, to delete the mapping of a UDP port (section 11.1).
+/// A request to make, to renew or, with a lifetime of 0, to delete the mapping of a port (section 11.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MapRequest {
     /// The own address; the server compares it with the source of the datagram.
     pub(super) client: IpAddr,
+    pub(super) transport: Transport,
     pub(super) nonce: Nonce,
     pub(super) internal_port: u16,
     /// Wanted external port, 0 for any.
@@ -22,7 +25,7 @@ impl MapRequest {
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = header(MAP, self.lifetime, self.client);
         bytes.extend(self.nonce);
-        bytes.extend([UDP, 0, 0, 0]);
+        bytes.extend([self.transport.number(), 0, 0, 0]);
         bytes.extend(self.internal_port.to_be_bytes());
         bytes.extend(self.external_port.to_be_bytes());
         // No external address is preferred: all zeros of the family that is wanted (section 11.1).
@@ -58,11 +61,12 @@ pub(super) struct MapResponse {
     /// Seconds since the server lost its state.
     pub(super) epoch: u32,
     pub(super) nonce: Nonce,
+    pub(super) transport: Transport,
     pub(super) internal_port: u16,
     pub(super) external: SocketAddr,
 }
 
-/// Reads a server's message; `None` for anything that is not one for UDP, in version 2 and of a permitted length.
+/// Reads a server's message; `None` for anything that is not one for UDP or TCP, in version 2 and of a permitted length.
 pub(super) fn parse(bytes: &[u8]) -> Option<Response> {
     if bytes.len() > MAX_LEN || !bytes.len().is_multiple_of(4) {
         return None;
@@ -78,7 +82,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Response> {
     }
     let (body, _options) = body.split_first_chunk::<36>()?;
     let (nonce, rest) = body.split_first_chunk::<12>()?;
-    let [UDP, _, _, _, i0, i1, x0, x1, address @ ..] = rest else { return None };
+    let [protocol, _, _, _, i0, i1, x0, x1, address @ ..] = rest else { return None };
+    let transport = [Transport::Udp, Transport::Tcp].into_iter().find(|known| known.number() == *protocol)?;
     let address: [u8; 16] = address.try_into().ok()?;
     let external = SocketAddr::new(Ipv6Addr::from(address).to_canonical(), u16::from_be_bytes([*x0, *x1]));
     Some(Response::Map(MapResponse {
@@ -86,6 +91,7 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Response> {
         lifetime: u32::from_be_bytes([l0, l1, l2, l3]),
         epoch,
         nonce: *nonce,
+        transport,
         internal_port: u16::from_be_bytes([*i0, *i1]),
         external,
     }))
@@ -115,7 +121,6 @@ pub(super) const MAX_LEN: usize = 1100;
 const RESPONSE: u8 = 0x80;
 const ANNOUNCE: u8 = 0;
 const MAP: u8 = 1;
-const UDP: u8 = 17;
 
 #[cfg(test)]
 mod tests {
@@ -125,7 +130,15 @@ mod tests {
 
     fn request(client: &str) -> MapRequest {
         let client = client.parse().unwrap();
-        MapRequest { client, nonce: NONCE, internal_port: 4500, external_port: 4501, lifetime: 7200 }
+        let transport = Transport::Udp;
+        MapRequest {
+            client,
+            transport,
+            nonce: NONCE,
+            internal_port: 4500,
+            external_port: 4501,
+            lifetime: 7200,
+        }
     }
 
     /// What a server says to `request("192.168.1.2")`.
@@ -154,6 +167,14 @@ mod tests {
     }
 
     #[test]
+    fn map_request_for_tcp_names_it() {
+        let udp = request("192.168.1.2").encode();
+        let mut tcp = MapRequest { transport: Transport::Tcp, ..request("192.168.1.2") }.encode();
+        assert_eq!(std::mem::replace(&mut tcp[36], 17), 6);
+        assert_eq!(tcp, udp);
+    }
+
+    #[test]
     fn map_request_for_ipv6_has_its_bytes() {
         let bytes = request("2001:db8::5").encode();
         assert_eq!(bytes.len(), 60);
@@ -174,10 +195,15 @@ mod tests {
             lifetime: 3600,
             epoch: 256,
             nonce: NONCE,
+            transport: Transport::Udp,
             internal_port: 4500,
             external: "11.0.0.7:8192".parse().unwrap(),
         };
         assert_eq!(parse(&granted()), Some(Response::Map(expected)));
+        let mut tcp = granted();
+        tcp[36] = 6;
+        let of_tcp = parse(&tcp);
+        assert!(matches!(of_tcp, Some(Response::Map(map)) if map.transport == Transport::Tcp));
         let with_option = [granted(), vec![1, 0, 0, 0]].concat();
         assert_eq!(parse(&with_option), parse(&granted()));
     }
@@ -194,7 +220,7 @@ mod tests {
         for len in 0..whole.len() {
             assert_eq!(parse(&whole[..len]), None, "{len}");
         }
-        for (at, value) in [(0, 1), (0, 3), (1, 1), (1, 0x82), (36, 6)] {
+        for (at, value) in [(0, 1), (0, 3), (1, 1), (1, 0x82), (36, 1)] {
             let mut bytes = whole.clone();
             bytes[at] = value;
             assert_eq!(parse(&bytes), None, "{at} {value}");

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::pcp::MapRequest;
-use super::{natpmp, pcp};
+use super::{Transport, natpmp, pcp};
 
 /// A request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,7 @@ pub(super) enum Ask {
     PcpAnnounce(IpAddr),
     PmpExternal,
     PmpMap {
+        transport: Transport,
         internal_port: u16,
         /// Wanted external port, 0 for any.
         external_port: u16,
@@ -56,8 +57,8 @@ impl Talk {
             Ask::PcpMap(request) => request.encode(),
             Ask::PcpAnnounce(client) => pcp::announce(*client),
             Ask::PmpExternal => natpmp::EXTERNAL_REQUEST.to_vec(),
-            Ask::PmpMap { internal_port, external_port, lifetime } => {
-                natpmp::map_request(*internal_port, *external_port, *lifetime).to_vec()
+            Ask::PmpMap { transport, internal_port, external_port, lifetime } => {
+                natpmp::map_request(*transport, *internal_port, *external_port, *lifetime).to_vec()
             }
         })
     }
@@ -93,7 +94,9 @@ impl Talk {
             Some(pcp::Response::Map(map)) => {
                 let ours = |ask: &Ask| {
                     matches!(ask, Ask::PcpMap(request)
-                        if request.nonce == map.nonce && request.internal_port == map.internal_port)
+                        if request.nonce == map.nonce
+                            && request.transport == map.transport
+                            && request.internal_port == map.internal_port)
                 };
                 let answer = if map.result == 0 {
                     Answer::Granted {
@@ -119,17 +122,26 @@ impl Talk {
             Some(natpmp::Response::External { epoch, address }) => {
                 self.answer(|ask| *ask == Ask::PmpExternal, Answer::External(address), epoch);
             }
-            Some(natpmp::Response::Mapped { epoch, internal_port: port, external_port, lifetime }) => {
-                let ours =
-                    |ask: &Ask| matches!(ask, Ask::PmpMap { internal_port, .. } if *internal_port == port);
+            Some(natpmp::Response::Mapped {
+                epoch,
+                transport: of,
+                internal_port: port,
+                external_port,
+                lifetime,
+            }) => {
+                let ours = |ask: &Ask| {
+                    matches!(ask, Ask::PmpMap { transport, internal_port, .. }
+                        if *transport == of && *internal_port == port)
+                };
                 let answer = Answer::Granted { internal_port: port, address: None, external_port, lifetime };
                 self.answer(ours, answer, epoch);
             }
             Some(natpmp::Response::ExternalRefused { result }) => {
                 self.refuse(|ask| *ask == Ask::PmpExternal, Answer::Refused(result));
             }
-            Some(natpmp::Response::MapRefused { result }) => {
-                self.refuse(|ask| matches!(ask, Ask::PmpMap { .. }), Answer::Refused(result));
+            Some(natpmp::Response::MapRefused { transport: of, result }) => {
+                let ours = |ask: &Ask| matches!(ask, Ask::PmpMap { transport, .. } if *transport == of);
+                self.refuse(ours, Answer::Refused(result));
             }
             Some(natpmp::Response::OtherVersion) => {
                 let pcp = |ask: &Ask| matches!(ask, Ask::PcpMap(_) | Ask::PcpAnnounce(_));
@@ -159,7 +171,14 @@ mod tests {
 
     fn map(nonce: u8, internal_port: u16) -> MapRequest {
         let client = "192.168.1.2".parse().unwrap();
-        MapRequest { client, nonce: [nonce; 12], internal_port, external_port: internal_port, lifetime: 60 }
+        MapRequest {
+            client,
+            transport: Transport::Udp,
+            nonce: [nonce; 12],
+            internal_port,
+            external_port: internal_port,
+            lifetime: 60,
+        }
     }
 
     /// A server's answer to the request, which it has to grant.
@@ -199,6 +218,21 @@ mod tests {
         talk.handle(&grant(&map(1, 4500), 8));
         talk.handle(&grant(&map(1, 4500), 0));
         assert_eq!(talk.answers().map(|(_, answer)| answer).collect::<Vec<_>>(), [Answer::Refused(8)]);
+    }
+
+    #[test]
+    fn answer_for_the_other_transport_does_not_count() {
+        let tcp = MapRequest { transport: Transport::Tcp, ..map(1, 4500) };
+        let pmp =
+            Ask::PmpMap { transport: Transport::Tcp, internal_port: 4500, external_port: 0, lifetime: 9 };
+        let mut talk = Talk::new([Ask::PcpMap(tcp.clone()), pmp]);
+        talk.handle(&grant(&map(1, 4500), 0));
+        talk.handle(&[0, 129, 0, 0, 0, 0, 0, 9, 0x11, 0x94, 0x20, 0, 0, 0, 0x0e, 0x10]);
+        talk.handle(&[0, 129, 0, 2, 0, 0, 0, 9]);
+        assert_eq!(talk.answers().count(), 0);
+        talk.handle(&grant(&tcp, 0));
+        talk.handle(&[0, 130, 0, 0, 0, 0, 0, 9, 0x11, 0x94, 0x20, 0, 0, 0, 0x0e, 0x10]);
+        assert_eq!(talk.answers().count(), 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! UPnP-IGD, versions 1 and 2: find the gateway's service by SSDP, map UDP ports by SOAP over HTTP.
+//! UPnP-IGD, versions 1 and 2: find the gateway's service by SSDP, map ports by SOAP over HTTP.
 //!
 //! Invariants: only the gateway itself is listened and talked to, whatever address an answer names; an answer is read
 //! up to a bound and within a deadline.
@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout_at};
 
 pub(super) use http::UpnpError;
 use messages::Location;
+
+use super::Transport;
 
 /// A service of a gateway that maps ports.
 #[derive(Clone, Debug)]
@@ -73,40 +75,46 @@ impl Service {
             .ok_or(UpnpError::Answer)
     }
 
-    /// Makes or renews a mapping of the local port to `external_port`, or to one that `other` proposes where that is
-    /// taken.
+    /// Makes or renews a mapping of the local port to the external one that is named after it, or to one that `other`
+    /// proposes where that is taken.
     pub(super) async fn map(
         &self,
-        port: u16,
-        external_port: u16,
+        transport: Transport,
+        (port, external_port): (u16, u16),
         lifetime: Duration,
         mut other: impl FnMut() -> u16,
     ) -> Result<Lease, UpnpError> {
         let mut wanted = Lease { external_port, lifetime };
         let mut seconds = lifetime.as_secs();
         for _ in 1..ATTEMPTS {
-            match self.add(port, wanted.external_port, seconds).await {
+            match self.add(transport, (port, wanted.external_port), seconds).await {
                 Err(UpnpError::Fault(ONLY_PERMANENT)) => seconds = 0,
                 Err(UpnpError::Fault(CONFLICT | OTHER_CONFLICT)) => wanted.external_port = other(),
                 result => return result.map(|()| wanted),
             }
         }
-        self.add(port, wanted.external_port, seconds).await.map(|()| wanted)
+        self.add(transport, (port, wanted.external_port), seconds).await.map(|()| wanted)
     }
 
     /// Deletes a mapping.
-    pub(super) async fn unmap(&self, external_port: u16) -> Result<(), UpnpError> {
+    pub(super) async fn unmap(&self, transport: Transport, external_port: u16) -> Result<(), UpnpError> {
         let port = external_port.to_string();
-        let arguments = [("NewRemoteHost", ""), ("NewExternalPort", &port), ("NewProtocol", "UDP")];
+        let arguments =
+            [("NewRemoteHost", ""), ("NewExternalPort", &port), ("NewProtocol", transport.name())];
         self.call("DeletePortMapping", &arguments).await.map(drop)
     }
 
-    async fn add(&self, port: u16, external_port: u16, seconds: u64) -> Result<(), UpnpError> {
+    async fn add(
+        &self,
+        transport: Transport,
+        (port, external_port): (u16, u16),
+        seconds: u64,
+    ) -> Result<(), UpnpError> {
         let (external, internal) = (external_port.to_string(), port.to_string());
         let arguments = [
             ("NewRemoteHost", ""),
             ("NewExternalPort", &external),
-            ("NewProtocol", "UDP"),
+            ("NewProtocol", transport.name()),
             ("NewInternalPort", &internal),
             ("NewInternalClient", &self.local.to_string()),
             ("NewEnabled", "1"),

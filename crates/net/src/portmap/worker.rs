@@ -21,12 +21,13 @@ use super::pcp::{self, MapRequest};
 use super::port::{Held, Port, random_port};
 use super::talk::{Answer, Ask, Talk};
 use super::upnp::{self, Service, UpnpError};
-use super::{MapProtocol, PortMapping};
+use super::{MapProtocol, PortMapConfig, PortMapping, Transport};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Worker {
     gateway: Gateway,
+    transport: Transport,
     lifetime: Duration,
     ports: Vec<Port>,
     method: Option<Method>,
@@ -48,12 +49,13 @@ impl Worker {
     pub(super) fn new(
         gateway: Gateway,
         ports: &[u16],
-        lifetime: Duration,
+        config: &PortMapConfig,
         mappings: Arc<watch::Sender<Vec<PortMapping>>>,
     ) -> Self {
         Self {
             gateway,
-            lifetime,
+            transport: config.transport,
+            lifetime: config.lifetime,
             ports: ports.iter().copied().map(Port::new).collect(),
             method: None,
             asked: Vec::new(),
@@ -219,9 +221,13 @@ impl Worker {
     }
 
     async fn by_natpmp(&mut self) -> bool {
-        let lifetime = self.seconds();
-        let map =
-            |port: &Port| Ask::PmpMap { internal_port: port.internal, external_port: port.wanted, lifetime };
+        let (transport, lifetime) = (self.transport, self.seconds());
+        let map = |port: &Port| Ask::PmpMap {
+            transport,
+            internal_port: port.internal,
+            external_port: port.wanted,
+            lifetime,
+        };
         let maps: Vec<Ask> = self.ports.iter().map(map).collect();
         let mut talk = Talk::new(maps.into_iter().chain([Ask::PmpExternal]));
         self.begin(Method::NatPmp);
@@ -259,7 +265,8 @@ impl Worker {
         }
         let mut failed = None;
         for port in &mut self.ports {
-            match service.map(port.internal, port.wanted, self.lifetime, random_port).await {
+            let ports = (port.internal, port.wanted);
+            match service.map(self.transport, ports, self.lifetime, random_port).await {
                 Ok(lease) => {
                     let renew = (lease.lifetime / 2).min(CHECK);
                     port.hold(SocketAddr::new(external, lease.external_port), lease.lifetime, renew);
@@ -373,6 +380,7 @@ impl Worker {
             match method {
                 Method::Pcp => asks.extend(self.pcp_maps(0)),
                 Method::NatPmp => asks.extend(self.ports.iter().map(|port| Ask::PmpMap {
+                    transport: self.transport,
                     internal_port: port.internal,
                     external_port: 0,
                     lifetime: 0,
@@ -381,13 +389,14 @@ impl Worker {
             }
         }
         let mut talk = Talk::new(asks);
-        tokio::join!(self.converse(&mut talk), unmap(&services, &held));
+        tokio::join!(self.converse(&mut talk), unmap(&services, self.transport, &held));
     }
 
     fn pcp_maps(&self, lifetime: u32) -> Vec<Ask> {
         let map = |port: &Port| {
             Ask::PcpMap(MapRequest {
                 client: self.gateway.local,
+                transport: self.transport,
                 nonce: port.nonce,
                 internal_port: port.internal,
                 external_port: port.wanted,
@@ -446,10 +455,10 @@ async fn find_upnp(pair: Option<(Ipv4Addr, Ipv4Addr)>) -> Vec<Service> {
     }
 }
 
-async fn unmap(services: &[Service], ports: &[u16]) {
+async fn unmap(services: &[Service], transport: Transport, ports: &[u16]) {
     for service in services {
         for port in ports {
-            if let Err(error) = service.unmap(*port).await {
+            if let Err(error) = service.unmap(transport, *port).await {
                 tracing::debug!(%error, "a mapping by UPnP was not deleted");
             }
         }

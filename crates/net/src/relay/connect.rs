@@ -23,27 +23,35 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::{RelayConfig, RelayError};
-use crate::dial::dial;
+use crate::dial::{dial, dial_addresses};
 use crate::stream::CountedStream;
 use crate::tls::PinVerifier;
 
 /// The WebSocket to a relay.
 pub(super) type Socket = WebSocketStream<TlsStream<CountedStream>>;
 
+/// An authenticated connection.
+pub(super) struct Connected {
+    pub(super) socket: Socket,
+    pub(super) welcome: Welcome,
+    /// The relay's address.
+    pub(super) remote: SocketAddr,
+    /// Its UDP port may be used.
+    pub(super) udp: bool,
+}
+
 /// Connects and authenticates; the caller bounds the time.
-///
-/// Returns the relay's address too, where its UDP port may be used.
 ///
 /// # Errors
 /// [`RelayError`], whichever step failed.
-pub(super) async fn connect(
-    config: &RelayConfig,
-    admission: &[u8],
-) -> Result<(Socket, Welcome, Option<SocketAddr>), RelayError> {
+pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<Connected, RelayError> {
     let pin = config.pin.ok_or(RelayError::PinMissing)?;
     let host = config.url.host();
-    let tcp = dial(host, config.url.port()).await?;
-    let relay = tcp.peer_addr().map_err(RelayError::Broken)?;
+    let tcp = match &config.at[..] {
+        [] => dial(host, config.url.port()).await?,
+        [first, others @ ..] => dial_addresses(*first, others).await?,
+    };
+    let remote = tcp.peer_addr().map_err(RelayError::Broken)?;
     let tls = start_tls(tcp, host, pin).await?;
     let mut exporter = [0; 32];
     tls.get_ref()
@@ -64,7 +72,7 @@ pub(super) async fn connect(
     let message = next_message(&mut socket).await?;
     let message = RelayMessage::parse(&message)?;
     let RelayMessage::Welcome(welcome) = message else { return Err(unexpected(&message)) };
-    Ok((socket, welcome, udp.then_some(relay)))
+    Ok(Connected { socket, welcome, remote, udp })
 }
 
 async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<CountedStream>, RelayError> {

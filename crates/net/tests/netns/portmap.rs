@@ -4,14 +4,14 @@
 use std::fs::File;
 use std::future::Future;
 use std::io::{BufRead, BufReader, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mesh_net::{MapProtocol, PortMapConfig, PortMapper, PortMapping};
+use mesh_net::{MapProtocol, PortMapConfig, PortMapper, PortMapping, Transport};
 use nix::sched::{CloneFlags, setns, unshare};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -47,9 +47,49 @@ fn gateway_that_only_knows_upnp_maps_a_port_and_releases_it() {
 fn pcp_opens_the_firewall_for_ipv6_and_closes_it() {
     in_lab(async |lab| {
         let _gateway = lab.gateway(PCP_AND_UPNP);
-        let config = PortMapConfig { ipv4: Vec::new(), ipv6: vec![PORT], lifetime: PortMapper::LIFETIME };
+        let config = PortMapConfig {
+            transport: Transport::Udp,
+            ipv4: Vec::new(),
+            ipv6: vec![PORT],
+            lifetime: PortMapper::LIFETIME,
+        };
         maps_and_releases(&lab, config, MapProtocol::Pcp, "[2001:db8:1::2]:4500").await;
     });
+}
+
+#[test]
+fn tcp_port_is_mapped_by_every_protocol_and_released() {
+    for (kind, drops, protocol) in [
+        (PCP_AND_UPNP, None, MapProtocol::Pcp),
+        (
+            PCP_AND_UPNP,
+            Some("nft insert rule inet sm input udp dport 5351 @th,64,8 2 drop"),
+            MapProtocol::NatPmp,
+        ),
+        (UPNP, None, MapProtocol::Upnp),
+    ] {
+        in_lab(async move |lab| {
+            let _gateway = lab.gateway(kind);
+            if let Some(rule) = drops {
+                lab.router(rule);
+            }
+            let _listener = TcpListener::bind(("0.0.0.0", PORT)).unwrap();
+            let external = "11.0.0.1:4500".parse().unwrap();
+            assert!(!lab.connects(external));
+            // The same port of UDP is another one.
+            let (tcp, udp) =
+                (lab.map(PortMapConfig { transport: Transport::Tcp, ..ipv4() }), lab.map(ipv4()));
+            for mapper in [&tcp, &udp] {
+                let all = until(&mut mapper.mappings(), "there is a mapping", |all| !all.is_empty()).await;
+                assert_eq!((all[0].protocol, all[0].external), (protocol, external), "{all:?}");
+            }
+            eventually("a connection from outside comes in", || lab.connects(external));
+            udp.stop().await;
+            eventually("the end of the other one leaves this one", || lab.connects(external));
+            tcp.stop().await;
+            assert!(!lab.connects(external), "still open:\n{}", lab.router("nft list table inet sm"));
+        });
+    }
 }
 
 #[test]
@@ -320,6 +360,11 @@ impl Lab {
         socket
     }
 
+    /// Whether a stranger on the internet gets a connection.
+    fn connects(&self, to: SocketAddr) -> bool {
+        self.internet.enter(|| TcpStream::connect_timeout(&to, Duration::from_millis(250)).is_ok())
+    }
+
     /// Whether a datagram of a stranger on the internet arrives. Each one comes from another port, which no earlier
     /// datagram has opened a way for.
     fn reaches(&self, to: SocketAddr, inside: &UdpSocket) -> bool {
@@ -492,7 +537,12 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 fn ipv4() -> PortMapConfig {
-    PortMapConfig { ipv4: vec![PORT], ipv6: Vec::new(), lifetime: PortMapper::LIFETIME }
+    PortMapConfig {
+        transport: Transport::Udp,
+        ipv4: vec![PORT],
+        ipv6: Vec::new(),
+        lifetime: PortMapper::LIFETIME,
+    }
 }
 
 fn run(script: &str) -> String {

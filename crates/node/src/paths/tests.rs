@@ -70,7 +70,7 @@ impl Peer {
                         moved.push((at, self.paths.current()));
                     }
                     Step::Tell => self.paths.tells(self.now),
-                    Step::Open(_) | Step::Guess(..) | Step::Birthday | Step::Sized => {}
+                    Step::Open(_) | Step::Guess(..) | Step::Birthday | Step::Sized | Step::Failed => {}
                 }
             }
         }

@@ -190,7 +190,7 @@ fn read_padding(reader: &mut Reader<'_>, read: usize) -> Result<u16, WireError> 
 }
 
 /// `family u8 (0 none, 4, 6) | address 16, IPv4 first and zeros | port u16`.
-fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
+pub(super) fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
     let mut bytes = [0; 16];
     let (family, port) = match address {
         None => (0, 0),
@@ -211,7 +211,7 @@ fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
 }
 
 /// Reads an address that one host can have; link-local ones mean nothing to another machine.
-fn read_address(reader: &mut Reader<'_>) -> Result<Option<SocketAddr>, WireError> {
+pub(super) fn read_address(reader: &mut Reader<'_>) -> Result<Option<SocketAddr>, WireError> {
     let (family, bytes, port) = (reader.u8()?, reader.array::<16>()?, reader.u16()?);
     let ip: IpAddr = match family {
         0 if bytes == [0; 16] && port == 0 => return Ok(None),

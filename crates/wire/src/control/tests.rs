@@ -55,6 +55,17 @@ fn samples() -> Vec<(Control<'static>, &'static [u8])> {
             }),
             b"\x0e\x04aB+/\x160123456789abcdefghijkl\x04wxyz",
         ),
+        (Control::Door(None), &[0x0c, 0]),
+        (
+            Control::Door(Some(DoorTold {
+                pin: Pin([7; 32]),
+                addresses: vec!["1.2.3.4:443".parse().unwrap()],
+            })),
+            &[
+                0x0c, 1, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7,
+                7, 7, 7, 7, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xbb, 1,
+            ],
+        ),
         (Control::EnrolRequest { name: "pi" }, &[0x10, 2, b'p', b'i']),
         (
             Control::EnrolPart { total: 9, offset: 7, bytes: &[5, 6] },
@@ -283,4 +294,38 @@ fn relays_are_told_by_their_keys_and_bounded() {
     assert_eq!(Control::parse(&three), Err(WireError::TooLong("relays")));
     let twice = [&[0x0b, 2][..], &[1; 32], &[1; 32]].concat();
     assert_eq!(Control::parse(&twice), Err(WireError::Invalid("relays")));
+}
+
+#[test]
+fn doors_name_few_addresses_that_a_host_can_have_each_once() {
+    let told = |addresses: &[&str]| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Control::Door(Some(DoorTold { pin: Pin([7; 32]), addresses })).encode()
+    };
+    let four = ["10.0.0.1:1", "10.0.0.2:1", "[2001:db8::1]:1", "[2001:db8::2]:1"];
+    assert!(
+        matches!(Control::parse(&told(&four)), Ok(Control::Door(Some(door))) if door.addresses.len() == 4)
+    );
+    let mut five = told(&four);
+    five[1] = 5;
+    assert_eq!(Control::parse(&five), Err(WireError::TooLong("door addresses")));
+    assert_eq!(Control::parse(&told(&four[..1]).as_slice()[..40]), Err(WireError::Truncated));
+    for wrong in [
+        "127.0.0.1:1",
+        "224.0.0.1:1",
+        "0.0.0.0:1",
+        "255.255.255.255:1",
+        "10.0.0.1:0",
+        "[::1]:1",
+        "[fe80::1]:1",
+    ] {
+        assert_eq!(Control::parse(&told(&[wrong])), Err(WireError::Invalid("address")), "{wrong}");
+    }
+    assert_eq!(
+        Control::parse(&told(&["10.0.0.1:1", "10.0.0.1:1"])),
+        Err(WireError::Invalid("door addresses"))
+    );
+    let mut none = told(&four[..1]);
+    none[34..].fill(0);
+    assert_eq!(Control::parse(&none), Err(WireError::Invalid("door address")));
 }

@@ -164,6 +164,7 @@ mod tests {
             counters: Counters::default(),
             crypto: CryptoStatus::default(),
             slowed_by: Vec::new(),
+            wss: None,
         }
     }
 

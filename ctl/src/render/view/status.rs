@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mesh_control::{NodeState, PeerStatus, RelayState, RelayStatus, Status, Timestamp};
+use mesh_control::{NodeState, PeerStatus, RelayState, RelayStatus, Status, Timestamp, WssStatus};
 
 use super::super::Style;
 use super::super::table::{Cell, Colour, Column, Table};
@@ -45,6 +45,10 @@ pub(crate) fn status(status: &Status, now: Timestamp, style: Style) -> String {
     }
     if matches!(status.state, NodeState::Unenrolled | NodeState::Down) {
         return block.text;
+    }
+    if let Some(wss) = &status.wss {
+        let (text, colour) = own_wss(wss);
+        block.painted("wss", &format!("{} {}", clean(&wss.listen), colour.paint(&clean(&text), style)));
     }
     let counters = &status.counters;
     let traffic = |bytes_count, packets| format!("{} in {}", bytes(bytes_count), count(packets, "packet"));
@@ -131,6 +135,25 @@ fn node_state(status: &Status) -> (String, Colour) {
         NodeState::Up => (format!("up, waiting for {}", status.ready.reason), Colour::Good),
         NodeState::Unknown => ("unknown; meshd is newer than meshctl".into(), Colour::Plain),
     }
+}
+
+/// Whether members can connect to this node, and where they are told to.
+fn own_wss(wss: &WssStatus) -> (String, Colour) {
+    if let Some(error) = &wss.error {
+        return (format!("closed: {error}"), Colour::Bad);
+    }
+    if !wss.open {
+        return ("not open yet".to_owned(), Colour::Pending);
+    }
+    let addresses: Vec<String> =
+        wss.addresses.iter().map(|known| format!("{} ({})", known.address, known.kind)).collect();
+    let told = if addresses.is_empty() { "no address known".to_owned() } else { addresses.join(", ") };
+    let refused = if wss.refused > 0 {
+        format!("; {} refused", count(wss.refused, "connection"))
+    } else {
+        String::new()
+    };
+    (format!("open, told to peers: {told}{refused}"), Colour::Good)
 }
 
 fn relay_details(relay: &RelayStatus, now: Timestamp) -> String {

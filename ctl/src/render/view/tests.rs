@@ -299,6 +299,7 @@ fn sample() -> Status {
         },
         crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
         slowed_by: vec![Slowdown { reason: "udp_room".into(), detail: "too little room\u{1b}".into() }],
+        wss: None,
     }
 }
 
@@ -314,6 +315,7 @@ fn offline_peer() -> PeerStatus {
 
 fn established_peer() -> PeerStatus {
     PeerStatus {
+        wss: None,
         name: "pi".into(),
         node_id: "bbbb".into(),
         addresses: vec!["100.64.1.2".parse().unwrap()],

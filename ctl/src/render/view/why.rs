@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mesh_control::{DirectStatus, NatMapping, PathKind, PeerStatus, RemoteAddress};
+use mesh_control::{DirectStatus, NatMapping, PathKind, PeerStatus, PeerWss, RemoteAddress};
 use serde_json::{Value, json};
 
 use super::super::Style;
@@ -15,7 +15,7 @@ use crate::why::Verdict;
 pub(crate) fn why(peer: &PeerStatus, verdict: &Verdict, style: Style) -> String {
     let mut block = Block::new();
     let colour = match peer.path {
-        PathKind::Direct => Colour::Good,
+        PathKind::Direct | PathKind::DirectWss => Colour::Good,
         PathKind::Relay => Colour::Pending,
         PathKind::None | PathKind::Unknown => Colour::Bad,
     };
@@ -35,6 +35,9 @@ pub(crate) fn why(peer: &PeerStatus, verdict: &Verdict, style: Style) -> String 
     }
     if let Some(relays) = home_relays(peer) {
         block.line("its relays", &relays);
+    }
+    if let Some(wss) = &peer.wss {
+        block.line("its wss", &its_wss(wss));
     }
     if let Some(direct) = &peer.direct {
         search(&mut block, peer, direct);
@@ -60,6 +63,13 @@ pub(crate) fn why_json(peer: &PeerStatus, verdict: &Verdict) -> Value {
 pub(super) fn home_relays(peer: &PeerStatus) -> Option<String> {
     let relays: Vec<String> = peer.home_relays.iter().map(|url| clean(without_pin(url))).collect();
     (!relays.is_empty()).then(|| relays.join(", then "))
+}
+
+/// Where the peer offers WSS, and why the last attempt there failed.
+pub(super) fn its_wss(wss: &PeerWss) -> String {
+    let addresses: Vec<String> = wss.addresses.iter().map(ToString::to_string).collect();
+    let error = wss.error.as_ref().map(|error| format!("; the last attempt failed: {error}"));
+    format!("{}{}", addresses.join(", "), error.unwrap_or_default())
 }
 
 /// "path changed 2 times".

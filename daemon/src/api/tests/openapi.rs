@@ -196,7 +196,7 @@ fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
 }
 
 /// Checked as parts of the others.
-const NESTED: [&str; 23] = [
+const NESTED: [&str; 25] = [
     "FamilyCheck",
     "NatFiltering",
     "PortMappingCheck",
@@ -220,4 +220,6 @@ const NESTED: [&str; 23] = [
     "OwnAddress",
     "BirthdayStatus",
     "RemoteAddress",
+    "WssStatus",
+    "PeerWss",
 ];

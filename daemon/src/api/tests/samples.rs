@@ -4,9 +4,9 @@ use mesh_control::{
     AddressKind, ApiError, BirthdayStatus, Counters, CryptoStatus, DirectStatus, DownAnswer, ErrorCode,
     Event, EventKind, FamilyCheck, Id, InviteAnswer, InviteRequest, IpFamily, Mode, NatFiltering, NatMapping,
     Netcheck, NetworkStatus, NodeState, NodeStatus, NoticeLevel, OwnAddress, PathChange, PathKind,
-    PathReason, PeerState, PeerStatus, PingAnswer, PingRequest, PortMappingCheck, Readiness, RelayRequest,
-    RelaySource, RelayState, RelayStatus, Relays, RemoteAddress, Role, SessionStatus, Slowdown, Status,
-    ThreadCounters, Timestamp, UpAnswer, UpRequest,
+    PathReason, PeerState, PeerStatus, PeerWss, PingAnswer, PingRequest, PortMappingCheck, Readiness,
+    RelayRequest, RelaySource, RelayState, RelayStatus, Relays, RemoteAddress, Role, SessionStatus, Slowdown,
+    Status, ThreadCounters, Timestamp, UpAnswer, UpRequest, WssStatus,
 };
 
 pub(super) fn id() -> Id {
@@ -65,6 +65,20 @@ pub(super) fn status() -> Status {
         },
         crypto: CryptoStatus { provider: "aws-lc".into(), aead: "aws-lc".into() },
         slowed_by: vec![Slowdown { reason: "udp_room".into(), detail: "the kernel".into() }],
+        wss: Some(wss()),
+    }
+}
+
+fn wss() -> WssStatus {
+    WssStatus {
+        listen: "[::]:8443".into(),
+        open: false,
+        error: Some("the port is taken".into()),
+        pin: Some("dddddddddddddddddddd".into()),
+        addresses: vec![OwnAddress { address: "192.0.2.9:8443".parse().unwrap(), kind: AddressKind::Mapped }],
+        admitted: 3,
+        refused: 2,
+        dropped: 1,
     }
 }
 
@@ -127,6 +141,10 @@ pub(super) fn peer() -> PeerStatus {
         last_path_change_s: Some(9),
         path_mtu: Some(1384),
         direct: Some(direct()),
+        wss: Some(PeerWss {
+            addresses: vec!["192.0.2.7:8443".parse().unwrap()],
+            error: Some("connection refused".into()),
+        }),
         software: Some("shadowmesh 0.1.0 (linux)".into()),
         state: PeerState::Established,
         session: Some(SessionStatus {

@@ -130,7 +130,7 @@ fn note(status: &mut RelayStatus, event: RelayEvent) -> Option<bool> {
             }
             None
         }
-        RelayEvent::Up { observed, connect_time } => {
+        RelayEvent::Up { observed, connect_time, relay: _ } => {
             tracing::info!(relay = %status.url, "relay connected");
             (status.state, status.since, status.retry_in_ms) = (RelayState::Connected, now, None);
             (status.error, status.udp, status.suspect) = (None, false, false);

@@ -47,7 +47,12 @@ fn attempt(paths: &mut Paths, now: &mut Instant, own: Mapping, seed: u64) -> Vec
                 Step::Tell => paths.tells(*now),
                 Step::Birthday => begun |= paths.begin_birthday(*now, seed, setting(own)),
                 Step::Guess(to, by) if paths.guesses() && begun => guesses.push((*now - start, to, by)),
-                Step::Guess(..) | Step::Open(_) | Step::Challenge(..) | Step::Moved | Step::Sized => {}
+                Step::Guess(..)
+                | Step::Open(_)
+                | Step::Challenge(..)
+                | Step::Moved
+                | Step::Sized
+                | Step::Failed => {}
             }
         }
     }

@@ -15,7 +15,12 @@ fn steps(paths: &mut Paths, mut now: Instant, setting: Setting) -> Vec<(u64, Ste
             match step {
                 Step::Tell => paths.tells(now),
                 Step::Challenge(to, size) => paths.challenged(now, to, at, size),
-                Step::Open(_) | Step::Guess(..) | Step::Moved | Step::Birthday | Step::Sized => {}
+                Step::Open(_)
+                | Step::Guess(..)
+                | Step::Moved
+                | Step::Birthday
+                | Step::Sized
+                | Step::Failed => {}
             }
             done.push((at, step));
         }
