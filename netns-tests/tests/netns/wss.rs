@@ -158,9 +158,9 @@ fn port_that_a_gateway_maps_is_a_door() {
         pair.relay.process()?.signal(Signal::SIGCONT)?;
         // It is given back.
         let rules = || router.run("nft").args(["list", "table", "inet", "sm"]).ok().map(|list| list.stdout);
-        ensure!(rules()?.contains("tcp dport 443"), "{}", rules()?);
+        ensure!(rules()?.contains("dport 443 dnat"), "{}", rules()?);
         pair.nodes[0].stop()?;
-        ensure!(!rules()?.contains("tcp dport 443"), "still open: {}", rules()?);
+        ensure!(!rules()?.contains("dport 443 dnat"), "still open: {}", rules()?);
         Ok(())
     });
 }
