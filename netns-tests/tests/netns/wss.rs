@@ -66,8 +66,8 @@ fn path_is_direct_wss_where_udp_is_blocked_and_needs_no_relay() {
         // Nor does it when there is none.
         pair.relay.kill()?;
         for node in &pair.nodes {
-            node.wait_for_status("the loss of the relay", LIMIT, |status| {
-                status.relay_state() != "connected"
+            node.wait_for_status("data without the relay", LIMIT, |status| {
+                status.relay_state() != "connected" && status.0["ready"]["data_passed"] == true
             })?;
         }
         pair.every_ping("0.02", 50)?;
