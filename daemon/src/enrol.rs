@@ -48,7 +48,7 @@ pub async fn join(
     let (link, mut heard) = Link::new();
     let client = RelayClient::start(
         RelayConfig {
-            at: Vec::new(),
+            door: None,
             udp: true,
             url: ticket.relay().clone(),
             pin: Some(ticket.pin()),

@@ -2,7 +2,7 @@
 //!
 //! `list` puts the list together, `choice` judges by round trips and losses which relay is home and which is kept
 //! warm, `table` knows who is where: these three are pure. `doors` holds the connections with single peers past the
-//! relays, `dialling` says when one is made. [`pool`] is what the packet path sends through: it holds
+//! relays, `dialling` says when one is made, `pins` with whose keys not. [`pool`] is what the packet path sends through: it holds
 //! the senders of all connections. The clients themselves belong to the supervisor.
 //!
 //! Invariants: only the signed roster, the ticket and this node's own configuration name relays, at most [`RELAYS`]; a
@@ -12,6 +12,7 @@ pub(crate) mod choice;
 pub(crate) mod dialling;
 pub(crate) mod doors;
 pub(crate) mod list;
+pub(crate) mod pins;
 pub mod pool;
 pub(crate) mod table;
 

@@ -50,7 +50,7 @@ async fn main() -> Result<()> {
         let net = identity.net_id();
         let (url, role) = (url.clone(), Role::Root);
         let config =
-            RelayConfig { udp: true, at: Vec::new(), url, pin, role, net, identity, admission: Vec::new() };
+            RelayConfig { udp: true, door: None, url, pin, role, net, identity, admission: Vec::new() };
         clients.push(RelayClient::start(config, Arc::new(Ready(up.clone()))));
         waiting += 1;
         // A few at a time: a thousand handshakes at once would only make each of them late.

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Shared;
 use crate::auth::{self, Refused};
 use crate::connection::{Connection, Seat};
+use crate::door;
 use crate::gate::{Refusal, source_key};
 use crate::hub::Party;
 use crate::outbox::Outbox;
@@ -268,7 +269,9 @@ fn check(
         return Err(AdmitError::Refused(Refused::Unwelcome));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let party = auth::check(&auth, hello, exporter, &shared.config, &shared.heads, UnixSeconds(now))
+    let host = shared.door.as_ref().map(door::Rules::host);
+    let challenge = auth::Challenge { hello, exporter, host };
+    let party = auth::check(&auth, &challenge, &shared.config, &shared.heads, UnixSeconds(now))
         .map_err(AdmitError::Refused)?;
     if shared.door.as_ref().is_some_and(|door| !door.permits(auth.role, party)) {
         return Err(AdmitError::Refused(Refused::Unwelcome));

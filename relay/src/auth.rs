@@ -3,6 +3,7 @@
 use mesh_identity::{
     HeadCache, Label, MembershipProof, ProofError, PublicIdentity, Signature, UnixSeconds, sha512,
 };
+use mesh_wire::NodeId;
 use mesh_wire::relay::{ClientAuth, ErrorCode, Role, ServerHello, auth_input};
 
 use crate::config::Config;
@@ -25,11 +26,34 @@ pub(crate) enum Refused {
     Unwelcome,
 }
 
+/// What a signature has to be for.
+pub(crate) struct Challenge<'a> {
+    pub(crate) hello: &'a ServerHello,
+    pub(crate) exporter: &'a [u8; 32],
+    /// Whose door this is; none of a relay. A signature for one never holds at the other.
+    pub(crate) host: Option<NodeId>,
+}
+
+impl Challenge<'_> {
+    fn verify(
+        &self,
+        auth: &ClientAuth<'_>,
+        keys: &PublicIdentity,
+        signature: &Signature,
+    ) -> Result<(), Refused> {
+        let input = auth_input(self.hello, self.exporter, auth.role, auth.net, &sha512(&[auth.admission]));
+        let (label, hash) = match self.host {
+            None => (Label::RelayAuth, sha512(&[&input])),
+            Some(host) => (Label::DoorAuth, sha512(&[&input, &host.0])),
+        };
+        keys.verify(label, &hash, signature).map_err(|_| Refused::BadSignature)
+    }
+}
+
 /// Checks CLIENT_AUTH against the challenge of this connection.
 pub(crate) fn check(
     auth: &ClientAuth<'_>,
-    hello: &ServerHello,
-    exporter: &[u8; 32],
+    challenge: &Challenge<'_>,
     config: &Config,
     heads: &HeadCache,
     now: UnixSeconds,
@@ -42,8 +66,7 @@ pub(crate) fn check(
     if auth.role == Role::Root && keys.net_id() != auth.net {
         return Err(Refused::NotRoot);
     }
-    let input = auth_input(hello, exporter, auth.role, auth.net, &sha512(&[auth.admission]));
-    keys.verify(Label::RelayAuth, &sha512(&[&input]), &signature).map_err(|_| Refused::BadSignature)?;
+    challenge.verify(auth, &keys, &signature)?;
     match auth.role {
         Role::Root => Ok((auth.net, auth.net.as_party())),
         Role::Guest => Ok((auth.net, keys.node_id())),

@@ -235,6 +235,11 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Returns whose door it is.
+    pub(crate) const fn host(&self) -> NodeId {
+        self.member.party.1
+    }
+
     /// Tells whether somebody who has shown to be this party may come in. The node itself is inside.
     pub(crate) fn permits(&self, role: Role, party: Party) -> bool {
         role == Role::Member && party != self.member.party && self.sink.permits(&party.1)

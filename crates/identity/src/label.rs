@@ -16,11 +16,14 @@ pub enum Label {
     RosterHead,
     /// A client proves its identity to a relay.
     RelayAuth,
+    /// A member proves its identity to the node behind a door.
+    DoorAuth,
 }
 
 impl Label {
     /// Every label.
-    pub const ALL: [Self; 4] = [Self::Initiator, Self::Responder, Self::RosterHead, Self::RelayAuth];
+    pub const ALL: [Self; 5] =
+        [Self::Initiator, Self::Responder, Self::RosterHead, Self::RelayAuth, Self::DoorAuth];
 
     /// Returns the text that stands in the signed bytes.
     #[must_use]
@@ -30,6 +33,7 @@ impl Label {
             Self::Responder => "responder",
             Self::RosterHead => "roster-head",
             Self::RelayAuth => "relay-auth",
+            Self::DoorAuth => "door-auth",
         }
     }
 

@@ -32,8 +32,8 @@ pub use mesh_socket::{Lost, Room, Rooms};
 pub use portmap::{MapProtocol, PortMapConfig, PortMapper, PortMapping, Transport};
 pub use quic::{PeerInfo, QuicEndpoint, QuicError, QuicEvent, QuicSink};
 pub use relay::{
-    QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender, RelaySink,
-    SendError,
+    DoorAt, QueueFull, RelayClient, RelayConfig, RelayError, RelayErrorKind, RelayEvent, RelaySender,
+    RelaySink, SendError,
 };
 pub use stun::{Family, MAX_STUN_SERVERS, Mapping, ServerReport, StunClient, StunEvent};
 pub use udp::{MAX_BATCH, UdpBindError, UdpBound, UdpSendError, UdpSockets};

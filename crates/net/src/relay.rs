@@ -59,8 +59,17 @@ pub struct RelayConfig {
     pub admission: Vec<u8>,
     /// Frames may go over UDP where the relay offers it and the network lets it through.
     pub udp: bool,
-    /// Where the relay is, instead of where its name says; none is looked up then.
-    pub at: Vec<SocketAddr>,
+    /// It is the door of a node, and at these addresses; no name is looked up then.
+    pub door: Option<DoorAt>,
+}
+
+/// The door of a node: a relay inside it, for that node alone.
+#[derive(Debug, Clone)]
+pub struct DoorAt {
+    /// Whose it is. What shows who the client is holds for this node's door alone, and for no relay.
+    pub host: NodeId,
+    /// Where it is, the most promising first.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// A change of the connection, or something that the relay says.

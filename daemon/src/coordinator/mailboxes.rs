@@ -66,7 +66,7 @@ impl Mailboxes {
                 continue;
             }
             let config = RelayConfig {
-                at: Vec::new(),
+                door: None,
                 udp: true,
                 url: known.url.clone(),
                 pin: Some(known.pin),

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant as Moment};
 
 use mesh_identity::Roster;
-use mesh_net::{RelayClient, RelayConfig, RelayEvent};
+use mesh_net::{DoorAt, RelayClient, RelayConfig, RelayEvent};
 use mesh_wire::control::DoorTold;
 use mesh_wire::relay::Role;
-use mesh_wire::{NodeId, RelayUrl};
+use mesh_wire::{NodeId, Pin, RelayUrl};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -22,6 +22,7 @@ use crate::door::{DoorKeeper, DoorKeeperConfig, DoorState, GuestNews};
 use crate::engine::{Command, Inbox};
 use crate::relays::dialling::Dialling;
 use crate::relays::doors::Beside;
+use crate::relays::pins::Owned;
 use crate::relays::pool::RelayPool;
 use crate::state::StateDir;
 
@@ -60,6 +61,8 @@ pub(super) struct Doors {
     inbox: Arc<Inbox>,
     arrived: Arc<Notify>,
     peers: BTreeMap<NodeId, Peer>,
+    /// The keys of the relays that this node knows.
+    relays: BTreeSet<Pin>,
     news: Arc<GuestNews>,
     own: Option<DoorKeeper>,
 }
@@ -80,7 +83,8 @@ impl Doors {
     pub(super) fn start(credentials: Credentials, pool: RelayPool, inbox: Arc<Inbox>) -> Self {
         let arrived = Arc::new(Notify::new());
         let news = Arc::new(GuestNews::new(Arc::clone(&arrived)));
-        Self { credentials, pool, inbox, arrived, peers: BTreeMap::new(), news, own: None }
+        let (peers, relays) = (BTreeMap::new(), BTreeSet::new());
+        Self { credentials, pool, inbox, arrived, peers, relays, news, own: None }
     }
 
     /// Opens the own door where the configuration wants it.
@@ -117,6 +121,19 @@ impl Doors {
             self.peers.remove(&peer);
             self.pool.set_door_wished(peer, false);
         }
+    }
+
+    /// Takes the keys of all relays: a door with one of them is none. Returns the peers to whose doors it may matter.
+    pub(super) fn set_relays(&mut self, relays: BTreeSet<Pin>) -> Vec<NodeId> {
+        self.relays = relays;
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in &nodes {
+            if self.refuses(*node).is_some() {
+                self.leave(*node);
+            }
+            self.wish(*node);
+        }
+        nodes
     }
 
     /// Waits for the next event. Nothing is lost when the future is dropped.
@@ -194,7 +211,8 @@ impl Doors {
     pub(super) fn open_wanted(&mut self, wanted: &BTreeSet<NodeId>) {
         for node in wanted {
             let open = self.peers.values().filter(|peer| peer.client.is_some()).count();
-            let Some(peer) = self.peers.get_mut(node) else { continue };
+            let refused = self.refuses(*node).is_some();
+            let Some(peer) = self.peers.get_mut(node).filter(|_| !refused) else { continue };
             let Some(told) = peer.told.clone().filter(|_| peer.dialling.wishes(Moment::now())) else {
                 continue;
             };
@@ -223,7 +241,7 @@ impl Doors {
             identity: Arc::clone(&self.credentials.identity),
             admission: self.credentials.admission.clone(),
             udp: false,
-            at: told.addresses.clone(),
+            door: Some(DoorAt { host: node, addresses: told.addresses.clone() }),
         };
         let events = Arc::new(Pending::new(Arc::clone(&self.arrived)));
         let sink = DoorClientSink {
@@ -298,7 +316,8 @@ impl Doors {
 
     /// Where a peer says that its door is, and why the last attempt there failed.
     pub(super) fn known(&self) -> BTreeMap<NodeId, (DoorTold, Option<String>)> {
-        let of = |(node, peer): (&NodeId, &Peer)| Some((*node, (peer.told.clone()?, peer.error.clone())));
+        let error = |node, peer: &Peer| self.refuses(node).map(str::to_owned).or_else(|| peer.error.clone());
+        let of = |(node, peer): (&NodeId, &Peer)| Some((*node, (peer.told.clone()?, error(*node, peer))));
         self.peers.iter().filter_map(of).collect()
     }
 
@@ -314,10 +333,22 @@ impl Doors {
         tokio::join!(clients, own);
     }
 
+    /// Says why what a peer says cannot be its door, if so. A peer that was seen behind a door has its key.
+    fn refuses(&self, node: NodeId) -> Option<&'static str> {
+        let told = self.peers.get(&node)?.told.as_ref()?;
+        let others = self.peers.iter().filter(|(other, peer)| {
+            **other != node && peer.client.is_some() && peer.shown.is_some_and(|shown| shown.theirs)
+        });
+        let doors = others.filter_map(|(_, peer)| Some(&peer.told.as_ref()?.pin));
+        let own = self.own.as_ref().and_then(|own| own.state().borrow().pin);
+        Owned { relays: &self.relays, own, doors }.refuses(&told.pin)
+    }
+
     /// Has frames for a peer lead to a connection to its door, where that is worth trying.
     fn wish(&self, node: NodeId) {
         let Some(peer) = self.peers.get(&node) else { return };
-        let wished = peer.told.is_some() && peer.dialling.wishes(Moment::now());
+        let may = peer.told.is_some() && self.refuses(node).is_none();
+        let wished = may && peer.dialling.wishes(Moment::now());
         self.pool.set_door_wished(node, wished);
     }
 
@@ -343,3 +374,6 @@ fn random() -> u32 {
     let _ = aws_lc_rs::rand::fill(&mut bytes);
     u32::from_le_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -309,7 +309,7 @@ async fn check_relay(relay: &RelayUrl, pin: Pin, root: &Arc<Identity>) -> Result
     let (link, mut heard) = Link::new();
     let client = RelayClient::start(
         RelayConfig {
-            at: Vec::new(),
+            door: None,
             udp: true,
             url: relay.clone(),
             pin: Some(pin),

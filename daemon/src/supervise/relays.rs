@@ -272,7 +272,7 @@ impl Relays {
             return;
         }
         let config = RelayConfig {
-            at: Vec::new(),
+            door: None,
             url: entry.known.url.clone(),
             pin: Some(entry.known.pin),
             role: Role::Member,

@@ -109,13 +109,12 @@ impl Running {
         let (stun, answers) = Direct::answers();
         let listens: Vec<SocketAddr> = udp.local_addrs().collect();
         let inbox = Arc::new(Inbox::new().map_err(|error| internal(&error))?);
-        let relays = Relays::start(
-            relay::credentials(shared, local, &membership),
-            list::of(&membership, &shared.config.relays),
-            Arc::clone(&inbox),
-        );
+        let list = list::of(&membership, &shared.config.relays);
+        let pins = list.iter().map(|known| known.pin).collect();
+        let relays = Relays::start(relay::credentials(shared, local, &membership), list, Arc::clone(&inbox));
         let credentials = relay::credentials(shared, local, &membership);
         let mut doors = Doors::start(credentials, relays.pool(), Arc::clone(&inbox));
+        doors.set_relays(pins);
         doors.open(shared, state, &membership.roster);
         let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
         let sealed = Arc::new(Sealed { inbox: Arc::clone(&inbox), events });
@@ -257,9 +256,12 @@ impl Running {
         let admission = relay::admission(roster, self.own);
         self.doors.set_roster(roster, admission.clone());
         self.relays.set_admission(admission);
-        self.relays.set_list(list::of(&self.membership, &shared.config.relays));
+        let list = list::of(&self.membership, &shared.config.relays);
+        let doors = self.doors.set_relays(list.iter().map(|known| known.pin).collect());
+        self.relays.set_list(list);
         self.engine.send(Command::Roster(Arc::clone(roster)));
         self.present.retain(|peer, _| roster.leaf(peer).is_some());
+        doors.into_iter().for_each(|node| self.moved_beside(shared, node, PathReason::Closed));
         if self.relays.is_connected() {
             self.ask();
         }

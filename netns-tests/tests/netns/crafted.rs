@@ -115,7 +115,7 @@ impl Intruder {
                 let heard = Arc::new(Heard::default());
                 let config = RelayConfig {
                     udp: true,
-                    at: Vec::new(),
+                    door: None,
                     url,
                     pin,
                     role,

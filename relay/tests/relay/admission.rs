@@ -31,7 +31,7 @@ async fn a_wrong_pin_ends_before_anything_is_said() {
 async fn a_missing_pin_is_an_error() {
     let network = Network::new(1);
     let config = mesh_net::RelayConfig {
-        at: Vec::new(),
+        door: None,
         udp: true,
         url: "wss://127.0.0.1:1".parse().unwrap(),
         pin: None,

@@ -97,7 +97,7 @@ async fn either_side_can_do_without() {
     assert!(relay.relay.udp_port().is_some());
     let url = RelayUrl::new(&relay.place.address.ip().to_string(), relay.place.address.port()).unwrap();
     let plain = Client::with_config(RelayConfig {
-        at: Vec::new(),
+        door: None,
         udp: false,
         url,
         pin: Some(relay.place.pin),

@@ -11,7 +11,7 @@ use mesh_wire::{NodeId, Pin};
 use meshrelay::{Door, DoorConfig, DoorSink};
 use tempfile::TempDir;
 
-use crate::support::{Network, Place, wait_for};
+use crate::support::{Network, Place, Running, wait_for};
 
 /// What the node behind the door hears.
 #[derive(Default)]
@@ -60,7 +60,7 @@ impl House {
         };
         let host = Arc::new(Host::default());
         let door = Door::start(config, host.clone()).unwrap();
-        let place = Place { address: door.addresses()[0], pin: door.pin() };
+        let place = Place { address: door.addresses()[0], pin: door.pin(), host: Some(network.node(0)) };
         Self { door, host, place, dir }
     }
 
@@ -154,6 +154,34 @@ async fn strangers_get_nothing() {
     house.guest(member.id, true).await;
     house.door.sender().send(&member.id, b"still here", None);
     assert_eq!(member.frames().await.0, network.node(0));
+}
+
+#[tokio::test]
+async fn who_takes_a_relay_or_another_door_for_the_door_changes_nothing_there() {
+    let network = Network::new(3);
+    let (house, running) = (House::open(&network), Running::start(|_| {}));
+    let at_relay = network.member(&running.place, 1);
+    at_relay.up().await;
+    let at_door = network.member(&house.place, 1);
+    at_door.up().await;
+    house.guest(at_door.id, true).await;
+    // As a lie of the third node has it.
+    for place in [&running.place, &house.place] {
+        let lie = Place { host: Some(network.node(2)), ..place.clone() };
+        let client = network.member(&lie, 1);
+        assert_eq!(client.down().await.kind(), RelayErrorKind::Auth(ErrorCode::BadSignature));
+    }
+    // Nor does a node take a door for a relay.
+    let client = network.member(&Place { host: None, ..house.place.clone() }, 1);
+    assert_eq!(client.down().await.kind(), RelayErrorKind::Auth(ErrorCode::BadSignature));
+    house.door.sender().send(&at_door.id, b"still here", None);
+    assert_eq!(at_door.frames().await.0, network.node(0));
+    let other = network.member(&running.place, 2);
+    other.up().await;
+    other.sender.bind(at_relay.id).unwrap();
+    assert!(other.peer(at_relay.id).await);
+    other.send(at_relay.id, b"still here");
+    assert_eq!(at_relay.frames().await.0, other.id);
 }
 
 #[tokio::test]

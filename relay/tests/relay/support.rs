@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use mesh_identity::{Identity, NewMember, ProofKind, Roster, RosterDraft, UnixSeconds, default_pool};
-use mesh_net::{RelayClient, RelayConfig, RelayEvent, RelaySender, RelaySink};
+use mesh_net::{DoorAt, RelayClient, RelayConfig, RelayEvent, RelaySender, RelaySink};
 use mesh_wire::relay::Role;
 use mesh_wire::roster::{Link, RosterSettings};
 use mesh_wire::{NetId, NodeId, Pin, RelayUrl};
@@ -112,6 +112,8 @@ pub(crate) fn config(state_dir: &Path) -> Config {
 pub(crate) struct Place {
     pub(crate) address: SocketAddr,
     pub(crate) pin: Pin,
+    /// Whose door it is, of a door.
+    pub(crate) host: Option<NodeId>,
 }
 
 /// A relay with its state directory.
@@ -127,7 +129,7 @@ impl Running {
         let mut config = config(dir.path());
         change(&mut config);
         let relay = Relay::start(config).unwrap();
-        let place = Place { address: relay.addresses()[0], pin: relay.pin() };
+        let place = Place { address: relay.addresses()[0], pin: relay.pin(), host: None };
         Self { relay, place, dir }
     }
 
@@ -189,7 +191,7 @@ impl Client {
         Self {
             id,
             ..Self::with_config(RelayConfig {
-                at: Vec::new(),
+                door: relay.host.map(|host| DoorAt { host, addresses: vec![relay.address] }),
                 udp: true,
                 url,
                 pin: Some(relay.pin),

@@ -47,9 +47,9 @@ pub(super) struct Connected {
 pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<Connected, RelayError> {
     let pin = config.pin.ok_or(RelayError::PinMissing)?;
     let host = config.url.host();
-    let tcp = match &config.at[..] {
-        [] => dial(host, config.url.port()).await?,
-        [first, others @ ..] => dial_addresses(*first, others).await?,
+    let tcp = match config.door.as_ref().and_then(|door| door.addresses.split_first()) {
+        None => dial(host, config.url.port()).await?,
+        Some((first, others)) => dial_addresses(*first, others).await?,
     };
     let remote = tcp.peer_addr().map_err(RelayError::Broken)?;
     let tls = start_tls(tcp, host, pin).await?;
@@ -118,8 +118,12 @@ fn authenticate(
     let admission_hash =
         digest::digest(&digest::SHA512, admission).as_ref().try_into().expect("SHA-512 has 64 bytes");
     let input = relay::auth_input(hello, exporter, config.role, config.net, &admission_hash);
+    let (label, signed) = match &config.door {
+        None => (Label::RelayAuth, input.to_vec()),
+        Some(door) => (Label::DoorAuth, [&input[..], &door.host.0].concat()),
+    };
     let signature = identity
-        .sign(Label::RelayAuth, digest::digest(&digest::SHA512, &input).as_ref())
+        .sign(label, digest::digest(&digest::SHA512, &signed).as_ref())
         .map_err(|error| RelayError::Identity(error.to_string()))?;
     let auth = ClientAuth {
         role: config.role,
