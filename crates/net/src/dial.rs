@@ -34,41 +34,57 @@ pub(crate) enum DialError {
 pub(crate) async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
     let resolve = |source| DialError::Resolve { host: host.to_owned(), source };
     let found = lookup_host((host, port)).await.map_err(resolve)?;
-    race(found.collect(), resolve(io::Error::from(io::ErrorKind::NotFound))).await
+    let mut race = Race::new(interleave(found.collect()), resolve(io::Error::from(io::ErrorKind::NotFound)));
+    race.next().await.ok_or_else(|| race.into_error())
 }
 
-/// Connects to the first of these addresses that answers; see [`dial`].
-///
-/// # Errors
-/// [`DialError::Connect`] when none answers.
-pub(crate) async fn dial_addresses(first: SocketAddr, others: &[SocketAddr]) -> Result<TcpStream, DialError> {
-    let addresses = [&[first], others].concat();
-    let source = io::Error::from(io::ErrorKind::NotConnected);
-    race(addresses, DialError::Connect { address: first, source }).await
+/// Connections to several addresses, as they come about: each further one is tried after [`HEAD_START`], a failure, or when
+/// what came about was not it.
+pub(crate) struct Race {
+    addresses: std::vec::IntoIter<SocketAddr>,
+    attempts: JoinSet<(SocketAddr, io::Result<TcpStream>)>,
+    last_error: DialError,
 }
 
-/// Connects to the first address that answers; the error is that of the last one, or the one that is given without any.
-async fn race(addresses: Vec<SocketAddr>, mut last_error: DialError) -> Result<TcpStream, DialError> {
-    let mut addresses = interleave(addresses).into_iter();
-    let mut attempts = JoinSet::new();
-    loop {
-        let waiting = match addresses.next() {
-            Some(address) => {
-                attempts.spawn(async move { (address, TcpStream::connect(address).await) });
-                addresses.len() > 0
+impl Race {
+    /// Begins one to these addresses, in this order.
+    pub(crate) fn to(first: SocketAddr, others: &[SocketAddr]) -> Self {
+        let source = io::Error::from(io::ErrorKind::NotConnected);
+        let mut addresses = [&[first], others].concat();
+        addresses.truncate(MAX_ADDRESSES);
+        Self::new(addresses, DialError::Connect { address: first, source })
+    }
+
+    fn new(addresses: Vec<SocketAddr>, last_error: DialError) -> Self {
+        Self { addresses: addresses.into_iter(), attempts: JoinSet::new(), last_error }
+    }
+
+    /// Waits for the next connection; none when no further address answers. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Option<TcpStream> {
+        loop {
+            let waiting = match self.addresses.next() {
+                Some(address) => {
+                    self.attempts.spawn(async move { (address, TcpStream::connect(address).await) });
+                    self.addresses.len() > 0
+                }
+                None => false,
+            };
+            tokio::select! {
+                biased;
+                attempt = self.attempts.join_next() => match attempt {
+                    Some(Ok((_, Ok(stream)))) => return Some(stream),
+                    Some(Ok((address, Err(source)))) => self.last_error = DialError::Connect { address, source },
+                    Some(Err(_)) => {}
+                    None => return None,
+                },
+                () = sleep(HEAD_START), if waiting => {}
             }
-            None => false,
-        };
-        tokio::select! {
-            biased;
-            attempt = attempts.join_next() => match attempt {
-                Some(Ok((_, Ok(stream)))) => return Ok(stream),
-                Some(Ok((address, Err(source)))) => last_error = DialError::Connect { address, source },
-                Some(Err(_)) => {}
-                None => return Err(last_error),
-            },
-            () = sleep(HEAD_START), if waiting => {}
         }
+    }
+
+    /// Says why the last address did not answer.
+    pub(crate) fn into_error(self) -> DialError {
+        self.last_error
     }
 }
 

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::BytesMut;
-use mesh_net::RelayErrorKind;
+use mesh_net::{DoorAt, RelayErrorKind};
 use mesh_wire::relay::ErrorCode;
 use mesh_wire::{NodeId, Pin};
 use meshrelay::{Door, DoorConfig, DoorSink};
 use tempfile::TempDir;
 
-use crate::support::{Network, Place, Running, wait_for};
+use crate::support::{Client, Network, Place, Running, wait_for};
 
 /// What the node behind the door hears.
 #[derive(Default)]
@@ -182,6 +182,28 @@ async fn who_takes_a_relay_or_another_door_for_the_door_changes_nothing_there() 
     assert!(other.peer(at_relay.id).await);
     other.send(at_relay.id, b"still here");
     assert_eq!(at_relay.frames().await.0, other.id);
+}
+
+#[tokio::test]
+async fn right_address_is_found_among_wrong_ends() {
+    let network = Network::new(2);
+    let (house, running) = (House::open(&network), Running::start(|_| {}));
+    // Something that hangs up, as a proxy that answers for everybody may, and something with another key.
+    let proxy = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hangs_up = proxy.local_addr().unwrap();
+    let proxy = tokio::spawn(async move { while proxy.accept().await.is_ok() {} });
+    let mut config = network.config(&house.place, 1);
+    config.door = Some(DoorAt {
+        host: network.node(0),
+        addresses: vec![hangs_up, running.place.address, house.place.address],
+    });
+    let client = Client::with_config(config);
+    client.up().await;
+    house.guest(client.id, true).await;
+    let mut config = network.config(&house.place, 1);
+    config.door = Some(DoorAt { host: network.node(0), addresses: vec![hangs_up, running.place.address] });
+    assert_eq!(Client::with_config(config).down().await.kind(), RelayErrorKind::PinMismatch);
+    proxy.abort();
 }
 
 #[tokio::test]

@@ -59,6 +59,11 @@ impl Network {
         Client::start(relay, Role::Member, self.id(), self.nodes[number].clone(), self.proof(number))
     }
 
+    /// As which a node connects as a member.
+    pub(crate) fn config(&self, relay: &Place, number: usize) -> RelayConfig {
+        relay.config(Role::Member, self.id(), self.nodes[number].clone(), self.proof(number))
+    }
+
     /// Connects the mailbox.
     pub(crate) fn mailbox(&self, relay: &Place) -> Client {
         Client::start(relay, Role::Root, self.id(), self.root.clone(), Vec::new())
@@ -114,6 +119,15 @@ pub(crate) struct Place {
     pub(crate) pin: Pin,
     /// Whose door it is, of a door.
     pub(crate) host: Option<NodeId>,
+}
+
+impl Place {
+    fn config(&self, role: Role, net: NetId, identity: Arc<Identity>, admission: Vec<u8>) -> RelayConfig {
+        let (pin, address) = (Some(self.pin), self.address);
+        let url = RelayUrl::new(&address.ip().to_string(), address.port()).unwrap();
+        let door = self.host.map(|host| DoorAt { host, addresses: vec![address] });
+        RelayConfig { door, udp: true, url, pin, role, net, identity, admission }
+    }
 }
 
 /// A relay with its state directory.
@@ -187,20 +201,7 @@ impl Client {
         admission: Vec<u8>,
     ) -> Self {
         let id = if role == Role::Root { net.as_party() } else { identity.node_id() };
-        let url = RelayUrl::new(&relay.address.ip().to_string(), relay.address.port()).unwrap();
-        Self {
-            id,
-            ..Self::with_config(RelayConfig {
-                door: relay.host.map(|host| DoorAt { host, addresses: vec![relay.address] }),
-                udp: true,
-                url,
-                pin: Some(relay.pin),
-                role,
-                net,
-                identity,
-                admission,
-            })
-        }
+        Self { id, ..Self::with_config(relay.config(role, net, identity, admission)) }
     }
 
     pub(crate) fn with_config(config: RelayConfig) -> Self {

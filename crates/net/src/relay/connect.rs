@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use mesh_wire::relay::{
 use mesh_wire::{Pin, RelayUrl};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -23,12 +25,13 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::{RelayConfig, RelayError};
-use crate::dial::{dial, dial_addresses};
+use crate::dial::{Race, dial};
 use crate::stream::CountedStream;
 use crate::tls::PinVerifier;
 
 /// The WebSocket to a relay.
-pub(super) type Socket = WebSocketStream<TlsStream<CountedStream>>;
+pub(super) type Socket = WebSocketStream<Tls>;
+type Tls = TlsStream<CountedStream>;
 
 /// An authenticated connection.
 pub(super) struct Connected {
@@ -47,12 +50,10 @@ pub(super) struct Connected {
 pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<Connected, RelayError> {
     let pin = config.pin.ok_or(RelayError::PinMissing)?;
     let host = config.url.host();
-    let tcp = match config.door.as_ref().and_then(|door| door.addresses.split_first()) {
-        None => dial(host, config.url.port()).await?,
-        Some((first, others)) => dial_addresses(*first, others).await?,
+    let (tls, remote) = match config.door.as_ref().and_then(|door| door.addresses.split_first()) {
+        None => begin(dial(host, config.url.port()).await?, host, pin).await?,
+        Some((first, others)) => find(Race::to(*first, others), host, pin).await?,
     };
-    let remote = tcp.peer_addr().map_err(RelayError::Broken)?;
-    let tls = start_tls(tcp, host, pin).await?;
     let mut exporter = [0; 32];
     tls.get_ref()
         .1
@@ -75,7 +76,25 @@ pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<Co
     Ok(Connected { socket, welcome, remote, udp })
 }
 
-async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<CountedStream>, RelayError> {
+/// Takes the first of several ends that has the right key: something else may have one of the addresses in this network.
+async fn find(mut race: Race, host: &str, pin: Pin) -> Result<(Tls, SocketAddr), RelayError> {
+    let mut wrong = None;
+    while let Some(tcp) = race.next().await {
+        match timeout(END_TIMEOUT, begin(tcp, host, pin)).await {
+            Ok(Ok(found)) => return Ok(found),
+            Ok(Err(error)) => wrong = Some(error),
+            Err(_) => wrong = Some(RelayError::Timeout),
+        }
+    }
+    Err(wrong.unwrap_or_else(|| race.into_error().into()))
+}
+
+async fn begin(tcp: TcpStream, host: &str, pin: Pin) -> Result<(Tls, SocketAddr), RelayError> {
+    let remote = tcp.peer_addr().map_err(RelayError::Broken)?;
+    Ok((start_tls(tcp, host, pin).await?, remote))
+}
+
+async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<Tls, RelayError> {
     let tls_error = |error: rustls::Error| RelayError::Tls(io::Error::other(error));
     let (verifier, client) = PinVerifier::client(pin).map_err(tls_error)?;
     let name = ServerName::try_from(host.to_owned())
@@ -89,7 +108,7 @@ async fn start_tls(tcp: TcpStream, host: &str, pin: Pin) -> Result<TlsStream<Cou
     })
 }
 
-async fn upgrade(tls: TlsStream<CountedStream>, url: &RelayUrl, udp: bool) -> Result<Socket, RelayError> {
+async fn upgrade(tls: Tls, url: &RelayUrl, udp: bool) -> Result<Socket, RelayError> {
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
@@ -160,6 +179,8 @@ fn unexpected(message: &RelayMessage<'_>) -> RelayError {
     }
 }
 
+/// How long one of several ends has to show its key; all of a door together have less than an attempt.
+const END_TIMEOUT: Duration = Duration::from_secs(3);
 /// Several full records of TLS per read.
 const READ_BUFFER: usize = 64 * 1024;
 /// Small frames gather to this many bytes before TLS seals them; a flush follows when nothing more waits.
