@@ -247,10 +247,17 @@ async fn take_seat(
     let source = source_key(address.ip());
     let joined = shared.hub().join(party, role, source, outbox.clone());
     let member = joined.map_err(|_| AdmitError::Busy)?;
+    let seat = Seat { member, outbox, shared: shared.clone(), udp: None };
     if let Some(door) = &shared.door {
-        door.came(party.1, address, shared);
+        // A member that was taken out of the network during the check was not among those who had to go.
+        if !door.permits(role, party) {
+            return Err(AdmitError::Refused(Refused::Unwelcome));
+        }
+        if !door.came(party.1, address, shared) {
+            return Err(AdmitError::Busy);
+        }
     }
-    Ok((role, party, Seat { member, outbox, shared: shared.clone(), udp: None }))
+    Ok((role, party, seat))
 }
 
 /// Takes a millisecond or more of a processor, which no forwarding may wait for.

@@ -6,7 +6,7 @@
 //! Invariants: one network; members only, and only those that the sink permits; nothing goes from one member to another; who
 //! else is connected is told to nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -167,7 +167,21 @@ pub struct DoorSender {
 struct Places {
     handles: BTreeMap<NodeId, u32>,
     nodes: BTreeMap<u32, NodeId>,
+    /// Handles that ended, the latest last: PEER_GONE overtakes the last frames of the member.
+    departed: VecDeque<u32>,
     routes: Routes,
+}
+
+impl Places {
+    fn departed(&mut self, node: NodeId, handle: u32) {
+        self.handles.remove(&node);
+        self.departed.push_back(handle);
+        if self.departed.len() > DEPARTED
+            && let Some(oldest) = self.departed.pop_front()
+        {
+            self.nodes.remove(&oldest);
+        }
+    }
 }
 
 impl DoorSender {
@@ -245,10 +259,12 @@ impl Rules {
         role == Role::Member && party != self.member.party && self.sink.permits(&party.1)
     }
 
-    /// Tells the node of a member that took a place in the hub.
-    pub(crate) fn came(&self, node: NodeId, from: SocketAddr, shared: &Shared) {
+    /// Tells the node of a member that took a place in the hub. Returns whether the node has a handle for it.
+    pub(crate) fn came(&self, node: NodeId, from: SocketAddr, shared: &Shared) -> bool {
         self.from().insert(node, from);
-        shared.hub().bind(self.member, node);
+        let mut hub = shared.hub();
+        hub.bind(self.member, node);
+        hub.holds(self.member, node)
     }
 
     /// Tells the node that a member gives no sign of life, or one again.
@@ -300,10 +316,26 @@ impl Inside {
                 self.tell(door, bound.node, bound.present);
             }
             Ok(RelayMessage::PeerPresent(handle)) => self.tell_handle(door, handle, true),
-            Ok(RelayMessage::PeerGone(handle)) => self.tell_handle(door, handle, false),
+            Ok(RelayMessage::PeerGone(handle)) => self.gone(door, handle),
             // Nothing else concerns somebody without a socket.
             Ok(_) | Err(_) => {}
         }
+    }
+
+    /// Gives the handle of a member that left back, unless it has come again: there are only so many.
+    fn gone(&self, door: &Rules, handle: u32) {
+        let mut places = self.sender.places();
+        let Some(node) = places.nodes.get(&handle).copied() else { return };
+        {
+            let mut hub = self.sender.shared.hub();
+            if hub.unbind_absent(door.member, handle) {
+                door.from().remove(&node);
+                drop(hub);
+                places.departed(node, handle);
+            }
+        }
+        drop(places);
+        self.tell(door, node, false);
     }
 
     fn tell_handle(&self, door: &Rules, handle: u32, present: bool) {
@@ -347,5 +379,7 @@ fn as_relay(config: &DoorConfig) -> Config {
 const CLIENTS: usize = 256;
 /// Connections at a time that are nobody's yet.
 const STRANGERS: usize = 64;
+/// Members that left whose last frames may still come: as many as leave at once.
+const DEPARTED: usize = CLIENTS;
 /// Messages before other tasks of the runtime get their turn.
 const TURN: usize = 64;

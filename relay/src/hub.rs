@@ -256,6 +256,21 @@ impl Hub {
         }
     }
 
+    /// Takes a handle back whose node is not there. Returns whether it did.
+    pub(crate) fn unbind_absent(&mut self, member: Member, handle: u32) -> bool {
+        let node = current(&mut self.clients, member).and_then(|client| client.table.node(handle));
+        let absent = node.is_some_and(|node| !self.clients.contains_key(&(member.party.0, node)));
+        if absent {
+            self.unbind(member, handle);
+        }
+        absent
+    }
+
+    /// Tells whether a client has a handle for a node.
+    pub(crate) fn holds(&mut self, member: Member, node: NodeId) -> bool {
+        current(&mut self.clients, member).is_some_and(|client| client.table.handle(&node).is_some())
+    }
+
     /// Finds where data under this handle goes; tells the destination a handle for the sender if it has none.
     pub(crate) fn route(&mut self, member: Member, handle: u32) -> Result<Route, NoRoute> {
         let client = current(&mut self.clients, member).ok_or(NoRoute::UnknownHandle)?;
