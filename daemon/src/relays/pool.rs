@@ -104,7 +104,8 @@ impl RelayPool {
         sent
     }
 
-    /// Returns how many bytes of frames wait for the fullest of the relays that answer.
+    /// Returns how many bytes of frames wait for the fullest of the relays that answer. Peers' doors do not count: a full one
+    /// loses frames of its own peer, and holds up nobody else.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         let state = self.lock();
@@ -112,8 +113,7 @@ impl RelayPool {
         let among = |slot: usize| ready.is_empty() || ready.has(Slot(slot));
         let senders = state.senders.iter().enumerate().filter(|(slot, _)| among(*slot));
         let relays = senders.filter_map(|(_, sender)| sender.as_ref());
-        let doors = state.doors.senders().filter(|sender| sender.is_ready());
-        relays.chain(doors).map(RelaySender::queued_bytes).max().unwrap_or(0)
+        relays.map(RelaySender::queued_bytes).max().unwrap_or(0)
     }
 
     /// Returns how many datagrams for the relays' UDP ports the kernel did not take.
@@ -135,7 +135,7 @@ impl RelayPool {
     pub fn on_room(&self, hook: impl Fn() + Send + Sync + 'static) {
         let hook: RoomHook = Arc::new(hook);
         let mut state = self.lock();
-        for sender in state.senders.iter().flatten().chain(state.doors.senders()) {
+        for sender in state.senders.iter().flatten() {
             let hook = Arc::clone(&hook);
             sender.on_room(move || hook());
         }
@@ -257,9 +257,6 @@ impl RelayPool {
             // One node is never too many.
             let _ = sender.bind(node);
             sender.set_several(true);
-            if let Some(hook) = state.room.clone() {
-                sender.on_room(move || hook());
-            }
         }
         state.doors.set_theirs(node, sender);
     }
