@@ -271,6 +271,7 @@ pub fn path_change((from, to): (Path, Path), reason: ChangeReason) -> PathChange
             ChangeReason::ShortOnly => PathReason::ShortOnly,
             ChangeReason::RelayLost => PathReason::RelayLost,
             ChangeReason::Handshake => PathReason::Handshake,
+            ChangeReason::Ended => PathReason::Ended,
         },
     }
 }

@@ -163,10 +163,12 @@ impl Node {
     }
 
     /// The peer began anew, or its sessions are gone: what is known of its paths and of its agent is past.
-    pub(crate) fn forget_paths(&mut self, slot: Slot) {
+    pub(crate) fn forget_paths(&mut self, now: Instant, slot: Slot) {
         let peer = &mut self.peers[slot.0];
-        peer.paths.forget();
         peer.agent = Agent::default();
+        if peer.paths.forget(now) {
+            self.moved(slot);
+        }
     }
 
     /// The peer tells the credentials of its agent.

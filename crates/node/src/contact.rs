@@ -222,7 +222,7 @@ impl Node {
             lanes: Vec::new(),
             lanes_sealed: 0,
         };
-        self.forget_earlier_starts(slot, &live.tls_pin);
+        self.forget_earlier_starts(now.instant, slot, &live.tls_pin);
         let (id, session_id, number) = (leaf.node_id, live.session.id(), live.number.get());
         let mixes = live.mixing.is_some();
         self.push_session(now, slot, live);
@@ -262,9 +262,8 @@ impl Node {
             if !self.relays.list.is_empty() {
                 self.tell_relays(now.instant, slot, tx);
             }
-            if self.door.is_some() {
-                self.tell_door(now.instant, slot, tx);
-            }
+            // That there is none, too: the peer may know of an earlier one.
+            self.tell_door(now.instant, slot, tx);
         }
         self.flush_queue(now, slot, tx);
     }
@@ -278,7 +277,7 @@ impl Node {
     }
 
     /// A certificate of its own marks each start of a peer: sessions with an earlier start are dead.
-    fn forget_earlier_starts(&mut self, slot: Slot, tls_pin: &[u8; 32]) {
+    fn forget_earlier_starts(&mut self, now: Instant, slot: Slot, tls_pin: &[u8; 32]) {
         let owners = &mut self.owners;
         let peer = &mut self.peers[slot.0];
         let before = peer.sessions.len();
@@ -291,7 +290,7 @@ impl Node {
         });
         if peer.sessions.len() < before {
             // It may be somewhere else.
-            self.forget_paths(slot);
+            self.forget_paths(now, slot);
         }
     }
 }

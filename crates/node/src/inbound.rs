@@ -242,7 +242,7 @@ impl Node {
                 self.forget_session(slot, index);
                 if self.peers[slot.0].sessions.is_empty() {
                     // Who starts anew listens on another port, and may be somewhere else.
-                    self.forget_paths(slot);
+                    self.forget_paths(now.instant, slot);
                     self.event(NodeEvent::Lost { peer });
                 }
             }

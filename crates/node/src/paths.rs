@@ -408,14 +408,21 @@ impl Paths {
         }
     }
 
-    /// The peer was started anew: what is known of it is past.
-    pub(crate) fn forget(&mut self) {
-        let Path::Relay(peer) = self.relay else { return };
+    /// The peer was started anew: what is known of it is past. Returns whether frames took a direct path.
+    pub(crate) fn forget(&mut self, now: Instant) -> bool {
+        let Path::Relay(peer) = self.relay else { return false };
         let near = std::mem::take(&mut self.near);
+        let direct = matches!(self.current, Path::Udp(_));
+        if direct {
+            let (from, to) = (self.current, self.relay);
+            self.last_change = Some(Change { at: now, from, to, reason: ChangeReason::Ended });
+            self.changes += 1;
+        }
         let (changes, last_change, guessed) = (self.changes, self.last_change, self.guessed);
         let birthday = self.birthday.anew();
         *self = Self { changes, last_change, guessed, birthday, near, ..Self::new(peer) };
         self.add_near();
+        direct
     }
 
     /// Somebody wants a search at once; true when [`Paths::timeout`] should be called.

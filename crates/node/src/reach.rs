@@ -91,7 +91,7 @@ impl Node {
     pub fn handle_network_change(&mut self, now: Now, tx: &mut TxQueue) {
         for slot in (0..self.peers.len()).map(Slot) {
             if self.peers[slot.0].sessions.is_empty() {
-                self.forget_paths(slot);
+                self.forget_paths(now.instant, slot);
                 continue;
             }
             let setting = self.setting(slot);
@@ -349,7 +349,7 @@ impl Node {
         }
     }
 
-    fn moved(&mut self, slot: Slot) {
+    pub(crate) fn moved(&mut self, slot: Slot) {
         self.unsettle(slot);
         let peer = &mut self.peers[slot.0];
         // What was measured belongs to another way.

@@ -176,6 +176,9 @@ impl Doors {
     /// Takes where a peer says that its door is.
     pub(super) fn told(&mut self, node: NodeId, told: Option<DoorTold>) {
         let now = Moment::now();
+        if told.is_none() && !self.peers.contains_key(&node) {
+            return;
+        }
         let peer = self.peers.entry(node).or_default();
         if peer.told == told {
             return;

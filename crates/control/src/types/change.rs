@@ -44,6 +44,8 @@ pub enum PathReason {
     Connected,
     /// The connection by WSS ended.
     Closed,
+    /// The session over the direct path ended, or the peer was started anew.
+    Ended,
     /// A reason that this version does not know.
     #[default]
     #[serde(other)]
@@ -61,6 +63,7 @@ impl fmt::Display for PathReason {
             Self::Handshake => "a handshake came through over it",
             Self::Connected => "a connection with the peer itself was made",
             Self::Closed => "the connection with the peer itself ended",
+            Self::Ended => "the session over the direct path ended",
             Self::Unknown => "for a reason that this version does not know",
         })
     }

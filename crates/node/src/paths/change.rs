@@ -28,4 +28,6 @@ pub enum ChangeReason {
     RelayLost,
     /// A handshake came through over this path.
     Handshake,
+    /// The sessions over the path before ended, or the peer was started anew.
+    Ended,
 }

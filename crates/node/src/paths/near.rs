@@ -98,7 +98,7 @@ mod tests {
         paths.candidates(now, &Candidates { list: vec![named], ..Candidates::default() }, ON);
         paths.candidates(now, &Candidates::default(), ON);
         assert!(paths.remotes().iter().any(|remote| remote.address == address(1) && remote.near));
-        paths.forget();
+        paths.forget(now);
         assert!(paths.remotes().iter().any(|remote| remote.address == address(1) && remote.near));
         assert_eq!(paths.near(), [address(1)]);
     }

@@ -51,6 +51,20 @@ fn direct_path_is_found_under_traffic_without_a_loss() {
 }
 
 #[test]
+fn direct_path_that_ends_with_the_session_is_told() {
+    let mut world = world(true);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    traffic(&mut world, 2000);
+    let direct = Path::Udp(world.udp_address(b));
+    assert_eq!(path(&world, a), direct);
+    world.with(b, |node, _, tx| node.close(tx));
+    assert_eq!(path(&world, a), Path::Relay(b));
+    let (path, reason) = (Path::Relay(b), ChangeReason::Ended);
+    let told = NodeEvent::Path { peer: b, from: direct, path, reason };
+    assert!(world.events[&a].contains(&told), "{:?}", world.events[&a]);
+}
+
+#[test]
 fn path_that_dies_is_left_within_a_second_and_taken_again_when_it_heals() {
     let mut world = world(true);
     traffic(&mut world, 2000);
