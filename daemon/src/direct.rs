@@ -243,6 +243,7 @@ impl Actor {
                 transport: Transport::Udp,
                 ipv4: ports(true),
                 ipv6: ports(false),
+                local: None,
                 lifetime,
             });
             let mapped = mapper.mappings();

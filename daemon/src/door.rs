@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use mesh_identity::Roster;
 use mesh_net::{HostScope, NetworkWatch, PortMapConfig, PortMapper, PortMapping, Transport, host_addresses};
-use mesh_wire::control::{Candidate, CandidateKind, DOOR_ADDRESSES, DoorTold};
+use mesh_wire::control::{Candidate, CandidateKind, DOOR_ADDRESSES, DoorTold, may_be_a_door};
 use mesh_wire::{NetId, NodeId, Pin};
 use meshrelay::{Door, DoorConfig, DoorSink};
 use tokio::sync::{Notify, watch};
@@ -203,7 +203,7 @@ impl Keeper {
                 Ok(mut door) => {
                     tracing::info!(addresses = ?door.addresses(), "members can connect by WSS");
                     self.config.pool.set_own_door(Some(door.sender()));
-                    let mapper = self.config.maps_port.then(|| PortMapper::start(ports(&door)));
+                    let mapper = self.config.maps_port.then(|| PortMapper::start(ports(door.addresses())));
                     tokio::select! {
                         biased;
                         () = stop.cancelled() => {}
@@ -211,7 +211,11 @@ impl Keeper {
                             tracing::error!("a part of this node's door ended");
                         }
                     }
-                    self.config.pool.set_own_door(None);
+                    let error = (!stop.is_cancelled()).then(|| "a part of it ended unexpectedly".to_owned());
+                    self.state.send_replace(DoorState { error, ..DoorState::default() });
+                    for guest in self.config.pool.set_own_door(None) {
+                        self.config.news.put(guest);
+                    }
                     self.config.engine.command(Command::Door(None));
                     tokio::join!(door.stop(), async {
                         if let Some(mapper) = mapper {
@@ -276,7 +280,7 @@ impl Keeper {
         let mut list = Vec::new();
         let mut put = |kind, address: SocketAddr| {
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-            if list.len() < DOOR_ADDRESSES && is_one_hosts(address) {
+            if list.len() < DOOR_ADDRESSES && may_be_a_door(&address) {
                 let candidate = Candidate { kind, address };
                 if list.iter().all(|known: &Candidate| known.address != address) {
                     list.push(candidate);
@@ -314,28 +318,19 @@ impl Keeper {
     }
 }
 
-/// Tells whether peers would take this address.
-fn is_one_hosts(address: SocketAddr) -> bool {
-    let ip = address.ip();
-    let link_local = match ip {
-        IpAddr::V4(ip) => ip.is_broadcast(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    address.port() != 0 && !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !link_local
-}
-
 /// The ports that gateways are to keep open.
-fn ports(door: &Door) -> PortMapConfig {
+fn ports(listens: &[SocketAddr]) -> PortMapConfig {
     let of = |v4: bool| {
         let fits = move |bound: &&SocketAddr| match bound.ip() {
             IpAddr::V4(_) => v4,
             // Without an address of its own it takes connections of both families.
             IpAddr::V6(ip) => !v4 || ip.is_unspecified(),
         };
-        door.addresses().iter().filter(fits).map(SocketAddr::port).collect()
+        listens.iter().filter(fits).map(SocketAddr::port).collect()
     };
     let lifetime = PortMapper::LIFETIME;
-    PortMapConfig { transport: Transport::Tcp, ipv4: of(true), ipv6: of(false), lifetime }
+    let local = listens.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+    PortMapConfig { transport: Transport::Tcp, ipv4: of(true), ipv6: of(false), local, lifetime }
 }
 
 async fn mapping_changed(mapped: Option<&mut watch::Receiver<Vec<PortMapping>>>) {
@@ -358,5 +353,28 @@ async fn changed(watch: &mut Option<NetworkWatch>) {
         *watch = None;
         // Another one is started with the next look-up.
         std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_is_mapped_to_the_address_that_listens() {
+        for (listens, ipv4, ipv6, local) in [
+            ("[::]:443", 1, 1, None),
+            ("0.0.0.0:443", 1, 0, None),
+            ("10.8.0.2:443", 1, 0, Some("10.8.0.2")),
+            ("[2001:db8::1]:443", 0, 1, Some("2001:db8::1")),
+        ] {
+            let config = ports(&[listens.parse().unwrap()]);
+            let local = local.map(|ip| ip.parse::<IpAddr>().unwrap());
+            assert_eq!(
+                (config.ipv4.len(), config.ipv6.len(), config.local),
+                (ipv4, ipv6, local),
+                "{listens}"
+            );
+        }
     }
 }

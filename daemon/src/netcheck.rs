@@ -166,6 +166,7 @@ async fn port_mappings(wanted: bool) -> Vec<PortMappingCheck> {
         transport: Transport::Udp,
         ipv4: vec![local.port()],
         ipv6: Vec::new(),
+        local: None,
         lifetime: LIFETIME,
     });
     let mut mappings = mapper.mappings();

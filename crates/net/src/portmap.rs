@@ -44,9 +44,22 @@ pub struct PortMapConfig {
     pub ipv4: Vec<u16>,
     /// Local ports to reach by IPv6, through firewalls.
     pub ipv6: Vec<u16>,
+    /// The one address of this machine that listens; all of them without.
+    pub local: Option<IpAddr>,
     /// How long a mapping outlives a node that vanishes, as far as the gateway agrees; renewed after half of it.
     /// [`PortMapper::LIFETIME`] is a good one.
     pub lifetime: Duration,
+}
+
+impl PortMapConfig {
+    /// The ports to map to one address of this machine.
+    fn ports_at(&self, local: IpAddr) -> &[u16] {
+        // Behind another address somebody else may listen on the same port.
+        if self.local.is_some_and(|listens| listens != local) {
+            return &[];
+        }
+        if local.is_ipv4() { &self.ipv4 } else { &self.ipv6 }
+    }
 }
 
 /// What ports are of.
@@ -230,7 +243,7 @@ impl Actor {
     }
 
     fn start(&mut self, gateway: Gateway) {
-        let ports = if gateway.local.is_ipv4() { &self.config.ipv4 } else { &self.config.ipv6 };
+        let ports = self.config.ports_at(gateway.local);
         if ports.is_empty() {
             return;
         }

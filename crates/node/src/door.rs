@@ -3,10 +3,11 @@
 //! The connections are somebody else's work, and what goes over them counts as going by the relay. This file tells the
 //! peers where the own door is and hears where theirs are; the paths say when no direct path over UDP was found.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use mesh_wire::NodeId;
-use mesh_wire::control::{Control, DoorTold};
+use mesh_wire::control::{CandidateKind, Control, DoorTold, may_be_a_door};
 
 use crate::bucket::Rate;
 use crate::counters::DropReason;
@@ -57,8 +58,15 @@ impl Node {
         }
         let peer = peer.id;
         let door = told.and_then(|mut door| {
-            // A connection inside the overlay would carry frames in frames.
-            door.addresses.retain(|address| !self.is_overlay(address.ip()));
+            let own = |ip| {
+                let hosts = self.candidates.list.iter().filter(|own| own.kind == CandidateKind::Host);
+                hosts.map(|own| own.address.ip()).any(|host| host == ip)
+            };
+            // A connection inside the overlay would carry frames in frames, one to this machine finds no peer.
+            let is_good = |address: &SocketAddr| {
+                may_be_a_door(address) && !self.is_overlay(address.ip()) && !own(address.ip())
+            };
+            door.addresses.retain(is_good);
             (!door.addresses.is_empty()).then_some(door)
         });
         self.event(NodeEvent::Door { peer, door });

@@ -7,7 +7,7 @@ mod relays;
 
 use zeroize::Zeroizing;
 
-pub use self::door::{DOOR_ADDRESSES, DoorTold};
+pub use self::door::{DOOR_ADDRESSES, DoorTold, may_be_a_door};
 pub use self::ice::{FRAGMENT, IceCredentials, IceOffer, PASSWORD};
 pub use self::path::{
     CANDIDATES, CHALLENGE as PATH_CHALLENGE, Candidate, CandidateKind, Candidates, Mapping, PROBE,

@@ -44,13 +44,18 @@ impl TryFrom<Table> for Wss {
                 table.public.len()
             ));
         }
+        if listen.ip().is_loopback() && table.map == Some(true) {
+            return Err(format!(
+                "wss.map: a gateway cannot lead to {listen}, which only this machine reaches; write map = false, or another wss.listen"
+            ));
+        }
         let mut public = Vec::new();
         for text in table.public {
             public.push(place(&text).ok_or_else(|| {
                 format!("wss.public: \"{text}\" is no place; write a name or address with a port, as \"home.example:8443\"")
             })?);
         }
-        Ok(Self { listen, public, map: table.map.unwrap_or(true) })
+        Ok(Self { listen, public, map: table.map.unwrap_or(!listen.ip().is_loopback()) })
     }
 }
 
@@ -85,6 +90,11 @@ mod tests {
     }
 
     #[test]
+    fn port_of_the_machine_itself_is_not_mapped() {
+        assert!(!load("[wss]\nlisten = \"127.0.0.1:8443\"").unwrap().unwrap().map);
+    }
+
+    #[test]
     fn wrong_places_are_named() {
         for (text, part) in [
             ("[wss]\n", "listen"),
@@ -98,6 +108,7 @@ mod tests {
                 "[wss]\nlisten = \"[::]:1\"\npublic = [\"a:1\", \"b:1\", \"c:1\", \"d:1\", \"e:1\"]",
                 "the most",
             ),
+            ("[wss]\nlisten = \"127.0.0.1:1\"\nmap = true", "map = false"),
             ("[wss]\nlisten = \"[::]:1\"\nopen = true", "open"),
         ] {
             let message = load(text).expect_err(text);

@@ -70,6 +70,11 @@ impl Dialling {
         self.not_before = Some(now + wait - cut);
     }
 
+    /// There is no room for a connection, which is not this door's fault.
+    pub(crate) fn postponed(&mut self, now: Instant) {
+        self.not_before = Some(now + FIRST_WAIT);
+    }
+
     /// The connection was given up because nobody used it.
     pub(crate) fn left(&mut self) {
         self.attempt = Attempt::None;
@@ -106,6 +111,9 @@ mod tests {
         dialling.up(now);
         dialling.left();
         assert!(dialling.wishes(now), "an idle connection was no failure");
+        dialling.postponed(now);
+        assert!(!dialling.wishes(now) && dialling.wishes(now + FIRST_WAIT));
+        assert_eq!(dialling.failures, 0);
     }
 
     #[test]

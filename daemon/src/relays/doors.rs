@@ -85,14 +85,12 @@ impl Doors {
         self.own.as_ref()?.reaches(node).then_some(Beside { address, theirs: false })
     }
 
-    /// Opens or closes the own door.
-    pub(super) fn set_own(&mut self, own: Option<DoorSender>) {
-        if own.is_none() {
-            for peer in self.peers.values_mut() {
-                peer.guest = None;
-            }
-        }
+    /// Opens or closes the own door. Returns who was there and is not any more.
+    pub(super) fn set_own(&mut self, own: Option<DoorSender>) -> Vec<NodeId> {
+        let closes = own.is_none();
         self.own = own;
+        let left = |(node, peer): (&NodeId, &mut Peer)| peer.guest.take().map(|_| *node);
+        if closes { self.peers.iter_mut().filter_map(left).collect() } else { Vec::new() }
     }
 
     pub(super) fn own(&self) -> Option<&DoorSender> {

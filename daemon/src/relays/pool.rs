@@ -32,6 +32,7 @@ struct Shared {
     state: Mutex<State>,
     wanted: Notify,
     doors_wanted: Notify,
+    network_changed: Notify,
 }
 
 #[derive(Default)]
@@ -144,6 +145,7 @@ impl RelayPool {
 
     /// Says that the machine's network changed; see [`RelaySender::network_changed`].
     pub fn network_changed(&self) {
+        self.shared.network_changed.notify_one();
         let state = self.lock();
         state.senders.iter().flatten().chain(state.doors.senders()).for_each(RelaySender::network_changed);
     }
@@ -240,9 +242,9 @@ impl RelayPool {
         Some(self.lock().senders[slot.0].as_ref()?.idle_for(now))
     }
 
-    /// Opens or closes the own door.
-    pub(crate) fn set_own_door(&self, own: Option<DoorSender>) {
-        self.lock().doors.set_own(own);
+    /// Opens or closes the own door. Returns who was there and is not any more.
+    pub(crate) fn set_own_door(&self, own: Option<DoorSender>) -> Vec<NodeId> {
+        self.lock().doors.set_own(own)
     }
 
     /// Takes that a peer is at the own door, and from where, or is not any more.
@@ -285,6 +287,11 @@ impl RelayPool {
             }
             self.shared.doors_wanted.notified().await;
         }
+    }
+
+    /// Waits for a change of the machine's network.
+    pub(crate) async fn network_changes(&self) {
+        self.shared.network_changed.notified().await;
     }
 
     /// Returns for how long nothing went through a peer's door; none without a client of it.

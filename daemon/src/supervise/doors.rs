@@ -28,6 +28,8 @@ use crate::state::StateDir;
 
 /// A connection that carried nothing for so long is left.
 const IDLE: Duration = Duration::from_secs(30);
+/// Where there are too many, one that carried nothing for so long gives way to another.
+const GIVES_WAY: Duration = Duration::from_secs(2);
 /// Peers' doors at which this node is at a time: more blocked paths than that of one node are rare.
 const DOORS: usize = 8;
 /// The file of the certificate in the state directory.
@@ -41,6 +43,8 @@ pub(super) enum DoorsEvent {
     Wanted(BTreeSet<NodeId>),
     /// Something is news of a peer at the own door.
     Guest(NodeId),
+    /// The machine's network changed.
+    NetworkChanged,
     /// Something is due.
     Due,
     /// The client of this peer's door ended by itself, which none does.
@@ -142,6 +146,7 @@ impl Doors {
         tokio::select! {
             event = self.next_told() => event,
             wanted = self.pool.doors_wanted() => DoorsEvent::Wanted(wanted),
+            () = self.pool.network_changes() => DoorsEvent::NetworkChanged,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => DoorsEvent::Due,
         }
     }
@@ -196,6 +201,13 @@ impl Doors {
         self.wish(node);
     }
 
+    /// The machine's network changed: doors that could not be reached may be.
+    pub(super) fn network_changed(&mut self) {
+        let now = Moment::now();
+        self.peers.values_mut().for_each(|peer| peer.dialling.hope(now));
+        self.peers.keys().for_each(|node| self.wish(*node));
+    }
+
     /// A search for a path over UDP found nothing.
     pub(super) fn no_direct(&mut self, node: NodeId) {
         self.peers.entry(node).or_default().dialling.no_direct();
@@ -210,22 +222,37 @@ impl Doors {
         }
     }
 
-    /// Connects to the doors for which there are frames.
-    pub(super) fn open_wanted(&mut self, wanted: &BTreeSet<NodeId>) {
+    /// Connects to the doors for which there are frames. Returns whose doors were left for them.
+    pub(super) fn open_wanted(&mut self, wanted: &BTreeSet<NodeId>) -> Vec<NodeId> {
+        let mut left = Vec::new();
         for node in wanted {
-            let open = self.peers.values().filter(|peer| peer.client.is_some()).count();
             let refused = self.refuses(*node).is_some();
-            let Some(peer) = self.peers.get_mut(node).filter(|_| !refused) else { continue };
+            let Some(peer) = self.peers.get(node).filter(|_| !refused) else { continue };
             let Some(told) = peer.told.clone().filter(|_| peer.dialling.wishes(Moment::now())) else {
                 continue;
             };
-            if open >= DOORS {
-                peer.dialling.ended(Moment::now(), random());
-                peer.error = Some(format!("this node is at {DOORS} doors of peers already"));
-                continue;
+            let now = Moment::now();
+            if self.peers.values().filter(|peer| peer.client.is_some()).count() >= DOORS {
+                let Some(idle) = self.longest_idle(now) else {
+                    if let Some(peer) = self.peers.get_mut(node) {
+                        peer.dialling.postponed(now);
+                        peer.error = Some(format!("this node is at {DOORS} doors of peers already"));
+                    }
+                    continue;
+                };
+                self.leave(idle);
+                left.push(idle);
             }
             self.dial(*node, &told);
         }
+        left
+    }
+
+    /// The door that nobody uses for the longest time, and that another one may take the place of.
+    fn longest_idle(&self, now: Moment) -> Option<NodeId> {
+        let idle = |node: &NodeId| Some((self.pool.door_idle_for(node, now)?, *node));
+        let (idle, node) = self.peers.keys().filter_map(idle).max()?;
+        (idle >= GIVES_WAY).then_some(node)
     }
 
     fn dial(&mut self, node: NodeId, told: &DoorTold) {

@@ -56,8 +56,13 @@ pub(super) async fn tell(shared: Arc<Shared>) {
         if shared.events.receiver_count() == 0 {
             continue;
         }
-        // A node that is down has no peers that anything could be said of.
-        let Some(snapshot) = shared.snapshot().await else { continue };
+        let Some(snapshot) = shared.snapshot().await else {
+            // A node that is down has no peers that anything could be said of; one that is busy is asked again.
+            if shared.inbox().is_some() {
+                changed.into_iter().for_each(|peer| shared.changed.put(peer));
+            }
+            continue;
+        };
         let view = shared.view().clone();
         let Some(membership) = &view.membership else { continue };
         let changed: BTreeSet<String> = changed.iter().map(NodeId::to_string).collect();

@@ -115,7 +115,6 @@ impl Running {
         let credentials = relay::credentials(shared, local, &membership);
         let mut doors = Doors::start(credentials, relays.pool(), Arc::clone(&inbox));
         doors.set_relays(pins);
-        doors.open(shared, state, &membership.roster);
         let (events, quic_events) = mpsc::channel(QUIC_EVENTS);
         let sealed = Arc::new(Sealed { inbox: Arc::clone(&inbox), events });
         let (quic, pin) =
@@ -142,6 +141,8 @@ impl Running {
             further,
         })
         .map_err(|error| internal(&error))?;
+        // A port that a gateway opens for a node that does not come up would stay open for a while.
+        doors.open(shared, state, &membership.roster);
         let known = (&inbox, &relays);
         let direct = addresses(shared, (device.name(), &membership), listens, answers, known);
         let coordinator = root.map(|(root, ledger)| {

@@ -51,6 +51,7 @@ fn pcp_opens_the_firewall_for_ipv6_and_closes_it() {
             transport: Transport::Udp,
             ipv4: Vec::new(),
             ipv6: vec![PORT],
+            local: None,
             lifetime: PortMapper::LIFETIME,
         };
         maps_and_releases(&lab, config, MapProtocol::Pcp, "[2001:db8:1::2]:4500").await;
@@ -541,6 +542,7 @@ fn ipv4() -> PortMapConfig {
         transport: Transport::Udp,
         ipv4: vec![PORT],
         ipv6: Vec::new(),
+        local: None,
         lifetime: PortMapper::LIFETIME,
     }
 }

@@ -1,5 +1,5 @@
 use mesh_wire::Pin;
-use mesh_wire::control::DoorTold;
+use mesh_wire::control::{Candidate, CandidateKind, Candidates, DoorTold, Mapping};
 
 use super::*;
 
@@ -45,6 +45,22 @@ fn door_inside_the_overlay_is_none() {
     world.with(a, |node, now, tx| node.set_door(now, Some(door(1, &[&inside, "192.0.2.1:443"])), tx));
     world.with(a, |node, now, tx| node.set_door(now, Some(door(1, &[&inside])), tx));
     assert_eq!(heard(&world, b), [None, Some(door(1, &["192.0.2.1:443"])), None]);
+}
+
+#[test]
+fn door_at_an_own_or_special_address_is_none() {
+    let mut world = World::made(2, Link::Ip, |world| world.direct = true);
+    let [a, b] = [world.ids[0], world.ids[1]];
+    let own = world.udp_address(b);
+    let list = vec![Candidate { kind: CandidateKind::Host, address: own }];
+    world.with(b, |node, now, tx| {
+        node.set_candidates(now, Candidates { mapping: Mapping::None, list }, tx);
+    });
+    let own = format!("{}:443", own.ip());
+    let told = door(1, &[&own, "169.254.169.254:80", "192.0.2.99:443"]);
+    world.with(a, |node, now, tx| node.set_door(now, Some(told), tx));
+    world.send(a, b, 1);
+    assert_eq!(heard(&world, b), [Some(door(1, &["192.0.2.99:443"]))]);
 }
 
 #[test]

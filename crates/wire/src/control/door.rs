@@ -1,6 +1,6 @@
 //! Where a node takes connections of its peers by itself: direct WSS.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::path::{put_address, read_address};
 use crate::Pin;
@@ -16,6 +16,25 @@ pub struct DoorTold {
     pub pin: Pin,
     /// Where it is, for TCP: 1 to [`DOOR_ADDRESSES`], each once, the most promising first.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// Tells whether a node may be asked to connect to this address: not where only the machine itself, its link or a translator
+/// of addresses answers. No host has others for another one to use (RFC 6890, RFC 6052, RFC 8215).
+#[must_use]
+pub fn may_be_a_door(address: &SocketAddr) -> bool {
+    let special = match address.ip() {
+        IpAddr::V4(ip) => {
+            let first = ip.octets()[0];
+            first == 0 || first >= 240 || ip.is_loopback() || ip.is_link_local() || ip.is_multicast()
+        }
+        IpAddr::V6(ip) => {
+            let [first, second, third, ..] = ip.segments();
+            let translated = first == 0x64 && second == 0xff9b && third <= 1;
+            let own = ip.is_unspecified() || ip.is_loopback() || ip.is_unicast_link_local();
+            translated || own || ip.is_multicast() || ip.to_ipv4_mapped().is_some()
+        }
+    };
+    address.port() != 0 && !special
 }
 
 pub(super) fn put(door: Option<&DoorTold>, out: &mut Vec<u8>) {
@@ -46,4 +65,33 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Result<Option<DoorTold>, WireErro
         addresses.push(address);
     }
     Ok(Some(DoorTold { pin, addresses }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_sent_to_special_addresses() {
+        for (address, may) in [
+            ("192.0.2.1:443", true),
+            ("10.0.0.1:443", true),
+            ("[2001:db8::1]:443", true),
+            ("[fd00::1]:443", true),
+            ("192.0.2.1:0", false),
+            ("0.1.2.3:443", false),
+            ("127.0.0.1:443", false),
+            ("169.254.169.254:80", false),
+            ("224.0.0.1:443", false),
+            ("240.0.0.1:443", false),
+            ("255.255.255.255:443", false),
+            ("[::1]:443", false),
+            ("[fe80::1]:443", false),
+            ("[::ffff:192.0.2.1]:443", false),
+            ("[64:ff9b::7f00:1]:443", false),
+            ("[64:ff9b:1::a00:1]:443", false),
+        ] {
+            assert_eq!(may_be_a_door(&address.parse().unwrap()), may, "{address}");
+        }
+    }
 }

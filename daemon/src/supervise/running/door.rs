@@ -22,9 +22,10 @@ impl Running {
                 self.doors.heard(node, event);
                 (vec![node], reason)
             }
-            DoorsEvent::Wanted(wanted) => {
-                self.doors.open_wanted(&wanted);
-                (Vec::new(), PathReason::Closed)
+            DoorsEvent::Wanted(wanted) => (self.doors.open_wanted(&wanted), PathReason::Closed),
+            DoorsEvent::NetworkChanged => {
+                self.doors.network_changed();
+                return After::Nothing;
             }
             DoorsEvent::Guest(node) => (vec![node], PathReason::Silent),
             DoorsEvent::Due => (self.doors.timeout(), PathReason::Closed),

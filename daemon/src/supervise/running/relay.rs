@@ -64,7 +64,7 @@ impl Running {
         let connected = self.relays.is_connected();
         if connected != before {
             self.passed.relay_changed();
-            self.forget_presence();
+            self.forget_presence(shared);
             self.engine.send(Command::Relay(connected));
             if connected {
                 self.ask();
@@ -101,8 +101,10 @@ impl Running {
     }
 
     /// What was known of an earlier connection does not hold for the next one.
-    fn forget_presence(&mut self) {
-        self.present.clear();
+    fn forget_presence(&mut self, shared: &Shared) {
+        for peer in std::mem::take(&mut self.present).into_keys() {
+            shared.changed.put(peer);
+        }
         self.proof = Proof::new(Instant::now());
     }
 
