@@ -1,5 +1,5 @@
-//! The same nodes, whose paths agents of ICE find. In the laboratory a search has to end well at once; here a thousand of
-//! them show that it does, however long the ways are, whoever begins, and whatever was before.
+//! The same nodes, whose paths agents of ICE find. In the laboratory a search has to end well at once; here a thousand
+//! of them show that it does, however long the ways are, whoever begins, and whatever was before.
 
 use mesh_ice::{Output, SansIo, Setting};
 use mesh_node::{ChangeReason, Finding};
