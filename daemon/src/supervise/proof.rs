@@ -25,7 +25,7 @@ pub(super) struct Proof {
 pub(super) struct Passed {
     ever: bool,
     without_relay: bool,
-    /// Those that were last found on a local network.
+    /// Those that were last found on a local network, or connected by WSS.
     near: VecDeque<NodeId>,
 }
 
@@ -38,7 +38,7 @@ impl Passed {
         news
     }
 
-    /// A peer was found on a local network.
+    /// A peer was found on a local network, or connected by WSS.
     pub(super) fn found(&mut self, peer: NodeId) {
         self.near.retain(|near| *near != peer);
         self.near.push_front(peer);

@@ -1,8 +1,10 @@
 //! What the fuzzer starts from: genuine messages of every kind, and scripts that reach deep.
 
+use std::net::SocketAddr;
+
 use mesh_identity::{Identity, ProofKind, Ticket, TicketSecret, UnixSeconds};
 use mesh_wire::control::{
-    Control, EnrolAnswer, Half, REKEY_LEN, REKEY_PART, Refusal, RekeyAnswer, RekeyOffer, RekeyPart,
+    Control, DoorTold, EnrolAnswer, Half, REKEY_LEN, REKEY_PART, Refusal, RekeyAnswer, RekeyOffer, RekeyPart,
 };
 use mesh_wire::cookie::{Cookie, NONCE, SEALED};
 use mesh_wire::fragment::{Ack, MessageKind, split};
@@ -144,6 +146,10 @@ fn frame() -> Vec<Vec<u8>> {
     for step in 0..8 {
         seeds.push([&[8, 0][..], b"payload!", &[1, step, 20, 255, 1, 2, 3, 4, 5, 6, 7, 8]].concat());
     }
+    let v6 = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1];
+    let addresses = vec![SocketAddr::from(([192, 0, 2, 1], 443)), SocketAddr::from((v6, 8443))];
+    seeds.push(Control::Door(Some(DoorTold { pin: Pin([4; 32]), addresses })).encode());
+    seeds.push(Control::Door(None).encode());
     seeds
 }
 

@@ -64,6 +64,10 @@ impl Running {
     /// Tells that frames for a peer go past the relays from here on, or do not any more.
     pub(super) fn moved_beside(&mut self, shared: &Shared, node: NodeId, ended: PathReason) {
         let Some(Moved { before, after }) = self.doors.moved(node) else { return };
+        if after.is_some() {
+            self.passed.found(node);
+            self.prove_near();
+        }
         // What goes over UDP goes on doing so.
         if self.on_udp.contains(&node) {
             return;
