@@ -229,8 +229,8 @@ impl Actor {
             .ok()
     }
 
-    /// Lists the machine's addresses and has servers asked where they see the sockets; tells the former at once, or all of
-    /// it when the answers come.
+    /// Lists the machine's addresses and has servers asked where they see the sockets; tells the former at once, or all
+    /// of it when the answers come.
     async fn gather(&mut self, at_once: bool) {
         self.gathered = Some(Instant::now());
         if self.config.maps_ports && self.mapper.is_none() {

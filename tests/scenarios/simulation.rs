@@ -131,6 +131,8 @@ struct Simulation {
     air: Option<Air>,
     /// The agents of ICE of each node, where there are any.
     agents: Option<Vec<Finder<NodeId>>>,
+    /// When the first two nodes find out where they are.
+    learn_at: [Option<Instant>; 2],
     number: u64,
     sent: BTreeMap<u64, (usize, usize)>,
     received: BTreeSet<u64>,
@@ -170,6 +172,7 @@ impl Simulation {
             in_flight: BTreeMap::new(),
             air,
             agents: None,
+            learn_at: [None; 2],
             number: 0,
             sent: BTreeMap::new(),
             received: BTreeSet::new(),

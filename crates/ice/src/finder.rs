@@ -92,8 +92,8 @@ impl<K: Copy + Ord> Finder<K> {
     }
 
     /// A path to the peer is searched, or it may be reached at further addresses. The offer that goes to it is
-    /// repeated at each call until the peer's credentials are known, as it may be lost; and so is what the agents agreed
-    /// on, since this search may be another one than that in which they did.
+    /// repeated at each call until the peer's credentials are known, as it may be lost; and so is what the agents
+    /// agreed on, since this search may be another one than that in which they did.
     pub fn search(&mut self, now: Instant, peer: K, setting: &Setting) {
         let usable = self.held.get(&peer).is_some_and(|held| !held.failed && now + RENEWED < held.ends);
         if !usable && !self.renew(now, peer, setting) {

@@ -2,9 +2,10 @@
 //!
 //! It works on tokio with tasks and a clock of its own, and wants a socket: it gets one that does not exist, whose
 //! datagrams are those of [`Agent::poll_transmit`] and [`Agent::handle_datagram`]. What it does is polled after it
-//! called [`Setup::wake`]. One agent serves the family of its first base: the library answers requests of the other one as
-//! well, but its own checks there never succeed, and a peer would nominate what this end never agrees to. So it sees
-//! none of them. It does not settle conflicts of roles (RFC 8445, section 7.3.1.1), which the nodes avoid.
+//! called [`Setup::wake`]. It does not settle conflicts of roles (RFC 8445, section 7.3.1.1), which the nodes avoid.
+//!
+//! One agent serves the family of its first base and sees nothing of the other one: the library answers requests of that
+//! one as well, but its own checks there never succeed, and a peer would nominate what this end never agrees to.
 
 mod mux;
 mod task;

@@ -66,8 +66,8 @@ impl Agent {
         self.fruitless = self.leads.is_some() && self.speaks == Some(true);
     }
 
-    /// No search goes on. An agent that did not get its time found nothing, and is to have the next one; nor did one fail
-    /// that found the path in use, or was not needed.
+    /// No search goes on. An agent that did not get its time found nothing, and is to have the next one; nor did one
+    /// fail that found the path in use, or was not needed.
     fn rests(&mut self, now: Instant, direct: bool) {
         self.over = true;
         if direct || self.leads.is_some_and(|until| now < until) {

@@ -1,5 +1,5 @@
-//! What the kernel keeps for the UDP sockets of nodes and relays: [`room`] for what waits to be read or to leave, and how much
-//! found none ([`lost`]).
+//! What the kernel keeps for the UDP sockets of nodes and relays: room for what waits to be read or to leave, and how much
+//! found none ([`Lost`]).
 //!
 //! In: bytes that came and went, the round trip of the paths in use. Out: sizes of buffers, counts.
 //!

@@ -13,6 +13,7 @@ use super::router::Router;
 use crate::host::Host;
 use crate::namespace::Lab;
 use crate::process::Process;
+use crate::wait::wait_until;
 
 /// A DHCP server on the inside of a router.
 #[derive(Debug)]
@@ -57,14 +58,17 @@ impl DhcpServer {
     ///
     /// # Errors
     /// The server is gone.
-    pub fn assign(&mut self, client: &DhcpClient, number: u8) -> Result<Ipv4Addr> {
+    pub fn assign(&self, client: &DhcpClient, number: u8) -> Result<Ipv4Addr> {
         let file = format!("/sys/class/net/{}/address", client.interface);
         let hardware = client.host.run("cat").args([file]).ok()?.stdout;
         let [a, b, c, _] = self.inside.octets();
         let address = Ipv4Addr::new(a, b, c, number);
         fs::write(&self.hosts, format!("{},{address}\n", hardware.trim()))?;
+        let line = format!("read {}", self.hosts.display());
+        let times = || -> Result<usize> { Ok(self.process.log()?.matches(&line).count()) };
+        let before = times()?;
         self.process.signal(Signal::SIGHUP)?;
-        self.process.wait_for_log(&format!("read {}", self.hosts.display()), START)?;
+        wait_until("the server to read its hosts", START, || Ok((times()? > before).then_some(())))?;
         Ok(address)
     }
 }

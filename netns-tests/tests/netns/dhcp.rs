@@ -14,7 +14,7 @@ fn lease_is_replaced_by_another_address() {
         let kind = NatKind::LinuxPortRestricted;
         let sites = [public.site("one", kind)?, public.site("two", kind)?];
         let hosts = [sites[0].host("laptop")?, sites[1].host("pi")?];
-        let mut server = sites[1].dhcp()?;
+        let server = sites[1].dhcp()?;
         let client = DhcpClient::start(lab, &hosts[1], "eth0")?;
         let pair = Pair::new(lab, &public, [&hosts[0], &hosts[1]])?;
         pair.meet(LIMIT)?;

@@ -38,19 +38,24 @@ fn switches(lab: &Lab, further: Duration) -> Result<()> {
     let mut received = receiver.host().run(PROBE).args(["tcp-receive", "--bind", &to]).spawn("received")?;
     received.wait_for_log("ready", Duration::from_secs(5))?;
     let words = ["tcp-send", "--to", &to, "--bytes", BYTES, "--rate", RATE];
+    // Probes of the tail (RFC 8985, section 7) resend a segment after some ms without an acknowledgement: on a loaded machine
+    // that says how long programs waited for a processor.
+    sender.host().shell("echo 0 > /proc/sys/net/ipv4/tcp_early_retrans").ok()?;
     let mut sent = sender.host().run(PROBE).args(words).spawn("sent")?;
     lab::wait_until("the stream", LIMIT, || Ok(Flow::of(sender)?.map(drop)))?;
     pair.wait_for_path("relay", LIMIT)?;
+    let flows = || -> Result<[Flow; 2]> {
+        Ok([Flow::of(sender)?.context("the stream ended")?, Flow::of(receiver)?.context("the stream ended")?])
+    };
+    let before = flows()?;
     unblocked(&pair, &sites)?;
     // What was on its way by then has come, and its acknowledgements as well.
     pair.every_ping("0.05", 20)?;
-    let flows = [Flow::of(sender)?.context("the stream ended")?, Flow::of(receiver)?.context("ended")?];
-    tell(&flows);
+    let after = flows()?;
+    tell(&before, &after);
     ensure!(sent.is_running()?, "the path was found after the last byte");
     sent.kill()?;
-    for flow in &flows {
-        ensure!(flow.resent == 0 && flow.doubled == 0 && flow.disordered == 0, "{flows:?}");
-    }
+    ensure!(before == after, "{before:?}, then {after:?}");
     Ok(())
 }
 
@@ -96,7 +101,7 @@ fn unblocked(pair: &Pair, sites: &[Site<'_, '_>; 2]) -> Result<()> {
 }
 
 /// What the kernel of one end counted of one stream.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flow {
     /// Segments that it sent again.
     resent: u64,
@@ -134,8 +139,8 @@ fn repeated(name: &str, body: fn(&Lab) -> Result<()>) {
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what a reader of the run wants to know")]
-fn tell(flows: &[Flow; 2]) {
-    println!("sender {:?}, receiver {:?}", flows[0], flows[1]);
+fn tell(before: &[Flow; 2], after: &[Flow; 2]) {
+    println!("sender {:?}, then {:?}; receiver {:?}, then {:?}", before[0], after[0], before[1], after[1]);
 }
 
 const KIND: NatKind = NatKind::PortRestricted;

@@ -1,5 +1,5 @@
-//! The same nodes, whose paths agents of ICE find. In the laboratory a search has to end well at once; here a thousand of
-//! them show that it does, however long the ways are, whoever begins, and whatever was before.
+//! The same nodes, whose paths agents of ICE find. In the laboratory a search has to end well at once; here a thousand
+//! of them show that it does, however long the ways are, whoever begins, and whatever was before.
 
 use mesh_ice::{Output, SansIo, Setting};
 use mesh_node::{ChangeReason, Finding};
@@ -12,16 +12,29 @@ const SEEDS: u64 = 200;
 /// Whoever knows nothing of the other's agent waits half a second for it; two ways over the relay and what the node has
 /// to do first have to fit.
 const RELAY_WAY: u64 = 150;
+/// Milliseconds from the start of a node until it knows its addresses.
+const LEARNT: u64 = 1000;
 /// An agent has three seconds of a search, and needs a fraction of them.
-const MET: Duration = Duration::from_secs(2);
+const MET: Duration = Duration::from_millis(2000 + LEARNT);
 
 impl Simulation {
     fn agent(&mut self, at: usize) -> Finder<NodeId> {
         let mut dice = Dice(self.dice.roll());
         let random = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| dice.roll().to_le_bytes()[0]));
-        let mut finder = Finder::new(&SansIo, random, Arc::new(|| {}));
-        finder.set_bases(vec![paths::place(at, 0), paths::place(at, 2)]);
-        finder
+        // Its addresses are found out meanwhile.
+        self.learn_at[at] = Some(self.now + Duration::from_millis(self.dice.below(LEARNT)));
+        Finder::new(&SansIo, random, Arc::new(|| {}))
+    }
+
+    fn learn_addresses(&mut self) {
+        for at in 0..2 {
+            if self.learn_at[at].is_some_and(|due| due <= self.now) {
+                self.learn_at[at] = None;
+                let agent = self.agents.as_mut().map(|agents| &mut agents[at]).unwrap();
+                agent.set_bases(vec![paths::place(at, 0), paths::place(at, 2)]);
+                self.tell_addresses(at);
+            }
+        }
     }
 
     pub(super) fn ask_agent(
@@ -85,7 +98,6 @@ impl Simulation {
         self.met.retain(|(who, _)| *who != at);
         let agent = self.agent(at);
         self.agents.as_mut().unwrap()[at] = agent;
-        self.tell_addresses(at);
     }
 
     /// One or both send until the paths of both are direct.
@@ -95,6 +107,7 @@ impl Simulation {
             let seed = self.seed;
             let views = || (self.view(0, 1), self.view(1, 0));
             assert!(self.now < end, "seed {seed}: not met in {MET:?}: {:#?}", views());
+            self.learn_addresses();
             for from in (0..2).filter(|from| senders[*from]) {
                 self.send(from, 1 - from);
             }
@@ -114,9 +127,6 @@ impl Simulation {
     }
 
     fn meetings(&mut self) {
-        for at in 0..2 {
-            self.tell_addresses(at);
-        }
         let mut anew = None;
         for _ in 0..4 {
             // Who was started anew speaks: the other one need not have heard the goodbye, which may be lost.

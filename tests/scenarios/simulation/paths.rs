@@ -16,8 +16,8 @@ pub(super) const NETWORKS: usize = 3;
 pub(super) const APART: Duration = Duration::from_millis(40);
 /// A packet of this much padding makes a frame as long as there is.
 const PADDING: usize = 1420 - 20 - 8 - MARK.len();
-/// A path that carries data without an answer is left within a second, says `docs/protocol.md`; what was on its way when
-/// it died, and the time between two packets, come on top.
+/// A path that carries data without an answer is left within a second, says `docs/protocol.md`; what was on its way
+/// when it died, and the time between two packets, come on top.
 const LEFT: Duration = Duration::from_millis(1000 + 2 * LONGEST_WAY + 100);
 /// Where one direction lives, the end that hears nothing leaves first, and the other one hears nothing from then on.
 const LEFT_BY_BOTH: Duration = LEFT.saturating_mul(2);

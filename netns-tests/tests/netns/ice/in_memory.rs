@@ -1,5 +1,5 @@
-//! The two libraries of ICE with each other in this process: a network in memory, whose order of arrival a test decides.
-//! Time passes as it does, since one of the libraries has a clock of its own.
+//! The two libraries of ICE with each other in this process: a network in memory, whose order of arrival a test
+//! decides. Time passes as it does, since one of the libraries has a clock of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
