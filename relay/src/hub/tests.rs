@@ -252,6 +252,37 @@ fn unbinding_ends_the_handle_and_its_watch() {
 }
 
 #[test]
+fn handle_of_who_left_is_taken_back_and_of_who_came_again_is_not() {
+    let mut hub = hub();
+    let host = join(&mut hub, NET, A, Role::Member);
+    for _ in 0..20 {
+        let member = join(&mut hub, NET, B, Role::Member);
+        let bound = bind(&mut hub, &host, B);
+        assert!(bound.handle != NO_HANDLE && hub.holds(host.member, B));
+        assert!(!hub.unbind_absent(host.member, bound.handle), "it is there");
+        hub.leave(member.member);
+        host.messages();
+        assert!(hub.unbind_absent(host.member, bound.handle));
+        assert!(!hub.holds(host.member, B) && hub.watchers.is_empty());
+    }
+}
+
+#[test]
+fn behind_a_door_members_reach_the_host_alone() {
+    let mut hub = hub();
+    let (host, a, b) = (NodeId([7; 32]), A, B);
+    let [host, a, b] = [host, a, b].map(|node| join(&mut hub, NET, node, Role::Member));
+    // Handles from before the door was closed stand for what a hostile client may guess.
+    let (to_b, to_host) = (bind(&mut hub, &a, B), bind(&mut hub, &a, host.member.party.1));
+    assert!(hub.route(a.member, to_b.handle).is_ok());
+    hub.guard(host.member.party.1);
+    assert_eq!(hub.route(a.member, to_b.handle).unwrap_err(), NoRoute::NotPermitted);
+    assert!(hub.route(a.member, to_host.handle).is_ok());
+    b.messages();
+    assert_eq!(bind(&mut hub, &b, A).handle, NO_HANDLE);
+}
+
+#[test]
 fn rosters_go_to_members_of_the_network_and_to_later_ones() {
     let mut hub = hub();
     let root = join(&mut hub, NET, NET.as_party(), Role::Root);
