@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh_identity::Roster;
+use mesh_identity::{Roster, wipe_stack};
 use mesh_session::PqProvider;
 use mesh_wire::control::{Candidate, Candidates, DoorTold, IceOffer, RelaysTold};
 use mesh_wire::roster::Leaf;
@@ -348,7 +348,10 @@ impl Node {
         if self.events.len() == EVENTS {
             self.events.pop_front();
         }
-        self.events.push_back(event);
+        // An event moves through queues whole, with what its variant leaves unused: bytes of the stack, where ciphers leave
+        // keys. So it is put together once more, on a stack that was just overwritten.
+        wipe_stack();
+        push_anew(&mut self.events, &event);
     }
 
     pub(crate) fn random_u64(&mut self) -> u64 {
@@ -390,6 +393,12 @@ impl Node {
         self.share_routes();
         self.roster = roster;
     }
+}
+
+/// Appends a copy of an event that is made in a frame of its own.
+#[inline(never)]
+fn push_anew(events: &mut VecDeque<NodeEvent>, event: &NodeEvent) {
+    events.push_back(event.clone());
 }
 
 fn add_routes(routes: &mut Routes<Slot>, leaf: &Leaf, slot: Slot) {
