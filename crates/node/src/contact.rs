@@ -262,8 +262,9 @@ impl Node {
             if !self.relays.list.is_empty() {
                 self.tell_relays(now.instant, slot, tx);
             }
-            // That there is none, too: the peer may know of an earlier one.
-            self.tell_door(now.instant, slot, tx);
+            if self.door.is_some() {
+                self.tell_door(now.instant, slot, tx);
+            }
         }
         self.flush_queue(now, slot, tx);
     }

@@ -74,6 +74,8 @@ pub(super) struct Doors {
 #[derive(Default)]
 struct Peer {
     told: Option<DoorTold>,
+    /// The certificate of its start that said so.
+    start: Option<Pin>,
     dialling: Dialling,
     client: Option<(RelayClient, Arc<Pending>)>,
     /// Why the last attempt failed.
@@ -178,12 +180,17 @@ impl Doors {
         self.peers.iter().filter_map(of).min().map(Instant::from_std)
     }
 
+    /// A session with a start of a peer stands: what an earlier start said of its door is past.
+    pub(super) fn session(&mut self, node: NodeId, start: Pin) {
+        let peer = self.peers.entry(node).or_default();
+        if peer.start.replace(start).is_some_and(|before| before != start) {
+            self.told(node, None);
+        }
+    }
+
     /// Takes where a peer says that its door is.
     pub(super) fn told(&mut self, node: NodeId, told: Option<DoorTold>) {
         let now = Moment::now();
-        if told.is_none() && !self.peers.contains_key(&node) {
-            return;
-        }
         let peer = self.peers.entry(node).or_default();
         if peer.told == told {
             return;

@@ -408,13 +408,11 @@ impl Running {
                 if !self.passed.ever() {
                     self.prove(*peer);
                 }
-                shared.notice(
-                    NoticeLevel::Info,
-                    None,
-                    format!("session with {} established", self.name(*peer)),
-                );
+                let text = format!("session with {} established", self.name(*peer));
+                shared.notice(NoticeLevel::Info, None, text);
             }
             NodeEvent::Session { peer, session, tls_pin, keeps_connection, mixes } => {
+                self.doors.session(*peer, Pin(*tls_pin));
                 if *mixes {
                     self.connections.session(*peer, *session, Pin(*tls_pin), *keeps_connection);
                 }

@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::{RelayConfig, RelayError};
+use super::{CONNECT_TIMEOUT, RelayConfig, RelayError};
 use crate::dial::{Race, dial};
 use crate::stream::CountedStream;
 use crate::tls::PinVerifier;
@@ -79,7 +79,10 @@ pub(super) async fn connect(config: &RelayConfig, admission: &[u8]) -> Result<Co
 /// Takes the first of several ends that has the right key: something else may have one of the addresses in this network.
 async fn find(mut race: Race, host: &str, pin: Pin) -> Result<(Tls, SocketAddr), RelayError> {
     let mut wrong = None;
-    while let Some(tcp) = race.next().await {
+    loop {
+        // What is known of one end is not held back for others that may never answer.
+        let patience = if wrong.is_some() { END_TIMEOUT } else { CONNECT_TIMEOUT };
+        let Ok(Some(tcp)) = timeout(patience, race.next()).await else { break };
         match timeout(END_TIMEOUT, begin(tcp, host, pin)).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => wrong = Some(error),

@@ -27,7 +27,7 @@ fn peers_are_told_of_the_door_with_the_session_and_at_changes() {
     world.with(a, |node, now, tx| node.set_door(now, Some(first.clone()), tx));
     world.send(b, a, 1);
     assert_eq!(heard(&world, b), [Some(first.clone())]);
-    assert_eq!(heard(&world, a), [None], "the other has none, or none any more");
+    assert!(heard(&world, a).is_empty(), "the other has none");
     let second = door(1, &["192.0.2.2:443"]);
     for _ in 0..2 {
         world.with(a, |node, now, tx| node.set_door(now, Some(second.clone()), tx));
@@ -44,7 +44,7 @@ fn door_inside_the_overlay_is_none() {
     let inside = format!("{}:443", world.roster.leaves()[0].ipv4);
     world.with(a, |node, now, tx| node.set_door(now, Some(door(1, &[&inside, "192.0.2.1:443"])), tx));
     world.with(a, |node, now, tx| node.set_door(now, Some(door(1, &[&inside])), tx));
-    assert_eq!(heard(&world, b), [None, Some(door(1, &["192.0.2.1:443"])), None]);
+    assert_eq!(heard(&world, b), [Some(door(1, &["192.0.2.1:443"])), None]);
 }
 
 #[test]
