@@ -11,6 +11,7 @@ mod direct;
 mod events;
 mod fallback;
 mod flood;
+mod gateway;
 mod guessing;
 mod ice;
 mod keyed;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lab::{
     Daemon, DaemonOptions, Host, Lab, NatKind, Pair, Process, Relay, Site, StreamServer, Switch, Underlay,
     scenario, wait_until,
@@ -10,6 +10,7 @@ use lab::{
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::gateway::{Gateway, MAPPED};
 use crate::transfer::stream;
 
 /// A port that the network which blocks UDP lets out.
@@ -131,18 +132,7 @@ fn port_that_a_gateway_maps_is_a_door() {
         let (home, shut) =
             (public.site("home", NatKind::LinuxPortRestricted)?, public.site("shut", NatKind::UdpBlocked)?);
         let router = home.routers()[0].namespace();
-        let wan = home.wan().context("no address")?;
-        // miniupnpd maps nothing at addresses for documentation, which those of the laboratory are.
-        router.shell(&format!("ip addr add {MAPPED}/32 dev wan; nft flush ruleset")).ok()?;
-        router.nft(GATEWAY_RULES)?;
-        let way = format!("ip route add {MAPPED} via {wan} dev wan");
-        shut.routers()[0].namespace().shell(&way).ok()?;
-        let config = lab.path("miniupnpd.conf")?;
-        std::fs::write(&config, format!("ext_ip={MAPPED}\n{GATEWAY}"))?;
-        let pid = lab.path("miniupnpd.pid")?.display().to_string();
-        let words = ["-d", "-f", &config.display().to_string(), "-P", &pid];
-        let mut gateway = router.run("miniupnpd").args(words).spawn("miniupnpd")?;
-        gateway.wait_for_log("HTTP listening on port", LIMIT)?;
+        let _gateway = Gateway::start(lab, &home, &[&shut], "masquerade")?;
 
         let hosts = [home.host("open")?, shut.host("shut")?];
         let options =
@@ -291,43 +281,6 @@ fn end(pair: &Pair, mut pings: Process) -> Result<Duration> {
     lab::longest_silence(&log, APART)
 }
 
-/// The public address of a router with `miniupnpd`.
-const MAPPED: &str = "11.0.0.1";
-const GATEWAY: &str = "ext_ifname=wan
-listening_ip=lan
-http_port=0
-enable_upnp=yes
-secure_mode=yes
-system_uptime=no
-min_lifetime=2
-max_lifetime=86400
-upnp_table_name=sm
-upnp_nat_table_name=sm
-upnp_forward_chain=forwarded
-upnp_nat_chain=pre
-upnp_nat_postrouting_chain=post
-uuid=00000000-0000-0000-0000-000000000002
-allow 1-65535 10.0.0.0/8 1-65535
-deny 0-65535 0.0.0.0/0 0-65535
-";
-const GATEWAY_RULES: &str = "table inet sm {
-    chain forwarded { }
-    chain pre { }
-    chain post { }
-    chain input { type filter hook input priority 0; }
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        ct state established,related accept
-        iifname lan accept
-        jump forwarded
-    }
-    chain prerouting { type nat hook prerouting priority -100; jump pre; }
-    chain postrouting {
-        type nat hook postrouting priority 100;
-        jump post
-        meta nfproto ipv4 oifname wan masquerade
-    }
-}\n";
 const PROBE: &str = env!("CARGO_BIN_EXE_mesh-lab-probe");
 const BYTES: u64 = 50_000_000;
 /// The door hears and says nothing, silently.
