@@ -46,5 +46,5 @@ pub use nat::{
 pub use process::Process;
 pub use scenario::scenario;
 pub use switch::{Switch, Underlay};
-pub use traffic::{StreamServer, longest_silence, median};
+pub use traffic::{StreamServer, every_answer, longest_silence, median};
 pub use wait::{poll_interval, wait_until};

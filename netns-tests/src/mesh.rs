@@ -8,11 +8,9 @@ mod status;
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
-use crate::host::Host;
 use crate::namespace::Lab;
 use crate::switch::{Switch, Underlay};
 
@@ -115,18 +113,4 @@ impl<'lab> Mesh<'lab> {
         }
         Ok(())
     }
-}
-
-/// Fails unless `ping` gets every answer.
-///
-/// # Errors
-/// At least one answer is missing.
-pub(crate) fn ping(host: &Host, address: &str) -> Result<()> {
-    let output = host
-        .run("ping")
-        .args(["-n", "-c", "3", "-i", "0.05", "-W", "3", address])
-        .limit(Duration::from_secs(20))
-        .ok()?;
-    ensure!(output.stdout.contains(" 0% packet loss"), "lost pings: {}", output.stdout);
-    Ok(())
 }

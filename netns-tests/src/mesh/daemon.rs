@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::binary;
 use super::status::Status;
-use super::{binary, ping};
 use crate::host::{Host, Output, Run};
 use crate::namespace::Lab;
 use crate::process::Process;
+use crate::traffic::every_answer;
 use crate::wait::wait_until;
 
 /// What differs from the plain daemon.
@@ -251,7 +252,7 @@ impl Daemon {
     /// # Errors
     /// An answer is missing.
     pub fn ping_address(&self, address: &str) -> Result<()> {
-        ping(&self.host, address)
+        every_answer(&self.host, &[], (3, "0.05"), address)
     }
 
     /// The first overlay IPv4 address.

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::namespace::Lab;
 use crate::process::Process;
 use crate::switch::Switch;
+use crate::traffic::every_answer;
 use crate::wait::wait_until;
 
 /// Two nodes and the relay that both know by name. The second one joined by a ticket of the first.
@@ -205,10 +206,8 @@ impl Pair {
     pub fn every_ping(&self, apart: &str, count: u32) -> Result<()> {
         let [first, second] = &self.nodes;
         for (node, peer) in [(first, second), (second, first)] {
-            let words = ["-n", "-i", apart, "-c", &count.to_string(), "-W", "3", &peer.ipv4()?];
-            let output = node.host().run("ping").args(words).output()?;
-            let whole = output.stdout.contains(" 0% packet loss") && !output.stdout.contains("duplicates");
-            ensure!(whole, "pings from {}: {}", node.name(), output.stdout);
+            every_answer(node.host(), &[], (count, apart), &peer.ipv4()?)
+                .with_context(|| format!("pings from {}", node.name()))?;
         }
         Ok(())
     }

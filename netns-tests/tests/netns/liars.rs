@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use lab::{Capture, DaemonOptions, Host, NatKind, Pair, Process, Relay, UDP_PORT, Underlay, scenario};
+use lab::{
+    Capture, DaemonOptions, Host, NatKind, Pair, Process, Relay, UDP_PORT, Underlay, every_answer, scenario,
+};
 use serde_json::Value;
 
 /// The relay of the roster says that both nodes are at an address of its choice. Behind routers no path is found then; in
@@ -142,9 +144,7 @@ fn carries(pair: &Pair) -> Result<()> {
     let [first, second] = &pair.nodes;
     for size in ["56", "1300"] {
         for (node, peer) in [(first, second), (second, first)] {
-            let words = ["-n", "-i", "0.05", "-c", "40", "-W", "3", "-s", size, &peer.ipv4()?];
-            let output = node.host().run("ping").args(words).output()?.stdout;
-            ensure!(output.contains(" 0% packet loss") && !output.contains("duplicates"), "{output}");
+            every_answer(node.host(), &["-s", size], (40, "0.05"), &peer.ipv4()?)?;
         }
     }
     Ok(())

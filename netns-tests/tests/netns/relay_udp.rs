@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use lab::{Daemon, Mesh, MeshOptions, Process, Relay, drops, scenario};
+use lab::{Daemon, Mesh, MeshOptions, Process, Relay, drops, every_answer, scenario};
 
 use nix::sys::signal::Signal;
 
@@ -58,9 +58,7 @@ fn path_that_takes_short_datagrams_only_gets_those() {
         takes_udp(&mesh, true)?;
         // A full packet does not fit and takes the WebSocket.
         let to = mesh.nodes[1].ipv4()?;
-        let words = ["-n", "-c", "20", "-i", "0.05", "-s", "1392", "-M", "do", "-W", "2", &to];
-        let output = mesh.nodes[0].host().run("ping").args(words).ok()?.stdout;
-        assert!(output.contains(" 0% packet loss"), "{output}");
+        every_answer(mesh.nodes[0].host(), &["-s", "1392", "-M", "do"], (20, "0.05"), &to)?;
         end(&mesh, pings)?;
         Ok(())
     });
@@ -180,11 +178,7 @@ trait Pings {
 
 impl Pings for Mesh<'_> {
     fn every_ping(&self, count: u32) -> Result<()> {
-        let (count, to) = (count.to_string(), self.nodes[1].ipv4()?);
-        let words = ["-n", "-i", "0.05", "-c", &count, "-W", "2", &to];
-        let output = self.nodes[0].host().run("ping").args(words).ok()?.stdout;
-        anyhow::ensure!(output.contains(" 0% packet loss"), "{output}");
-        Ok(())
+        every_answer(self.nodes[0].host(), &[], (count, "0.05"), &self.nodes[1].ipv4()?)
     }
 }
 
