@@ -370,7 +370,8 @@ fn transaction() -> [u8; 12] {
     id
 }
 
-async fn mapping_changed(mapped: Option<&mut watch::Receiver<Vec<PortMapping>>>) {
+/// Waits until the ports that gateways keep open change.
+pub(crate) async fn mapping_changed(mapped: Option<&mut watch::Receiver<Vec<PortMapping>>>) {
     let changed = match mapped {
         Some(mapped) => mapped.changed().await.is_ok(),
         None => false,

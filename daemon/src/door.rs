@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::config::Wss;
+use crate::direct::mapping_changed;
 use crate::engine::{Command, Frames, Inbox};
 use crate::one_line;
 use crate::relays::pool::RelayPool;
@@ -331,17 +332,6 @@ fn ports(listens: &[SocketAddr]) -> PortMapConfig {
     let lifetime = PortMapper::LIFETIME;
     let local = listens.first().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
     PortMapConfig { transport: Transport::Tcp, ipv4: of(true), ipv6: of(false), local, lifetime }
-}
-
-async fn mapping_changed(mapped: Option<&mut watch::Receiver<Vec<PortMapping>>>) {
-    let changed = match mapped {
-        Some(mapped) => mapped.changed().await.is_ok(),
-        None => false,
-    };
-    if !changed {
-        // There is no mapper, or it ended, which it does not by itself.
-        std::future::pending().await
-    }
 }
 
 async fn changed(watch: &mut Option<NetworkWatch>) {
